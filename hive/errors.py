@@ -1,0 +1,172 @@
+"""Conditions that the hive refuses with. Transport-free: one table in `server/problems.py` gives them a status.
+
+A condition has two messages. `detail` is for the client and says what to do; `context` is for
+the log of the operator and never leaves the server. `str(error)` is the internal one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class HiveError(Exception):
+    """A refusal with a stable `code` (kebab-case) and a public `detail`."""
+
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    default_detail: ClassVar[str] = "The request could not be carried out."
+
+    def __init__(self, detail: str | None = None, **context: Any) -> None:
+        self.detail = detail or self.default_detail
+        self.context = context
+        super().__init__(f"{self.code}: {self.detail} {context}" if context else f"{self.code}: {self.detail}")
+
+
+class Invalid(HiveError):
+    """The request is understood but asks for something that can't be (422)."""
+
+    code = "invalid"
+    title = "Invalid request"
+
+    def __init__(
+        self, detail: str | None = None, *, pointer: str | None = None, **context: Any
+    ) -> None:
+        super().__init__(detail, **context)
+        self.pointer = pointer
+
+
+class Unauthenticated(HiveError):
+    """Nobody, or nobody that we can prove (401)."""
+
+    code = "unauthenticated"
+    title = "Authentication required"
+    default_detail = "Not authenticated"
+
+
+class Forbidden(HiveError):
+    """Known, but not allowed (403)."""
+
+    code = "forbidden"
+    title = "Forbidden"
+    default_detail = "Your role does not allow this operation."
+
+
+class NotFound(HiveError):
+    """What is named does not exist, or not for this principal (404)."""
+
+    code = "not-found"
+    title = "Not found"
+    default_detail = "Not found"
+
+
+class Conflict(HiveError):
+    """The state of the resource forbids it (409)."""
+
+    code = "conflict"
+    title = "Conflict"
+
+
+class Unavailable(HiveError):
+    """A store that is needed does not answer; nothing is known to have changed (503)."""
+
+    code = "unavailable"
+    title = "Service unavailable"
+    default_detail = "A store that this operation needs does not answer. Try again."
+
+    def __init__(
+        self, detail: str | None = None, *, retry_after_seconds: int = 2, **context: Any
+    ) -> None:
+        super().__init__(detail, **context)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InvalidCredentials(Unauthenticated):
+    """A login with a wrong name, a wrong password or a disabled user: one answer for all."""
+
+    code = "invalid-credentials"
+    title = "Invalid credentials"
+    default_detail = "Invalid credentials"
+
+
+class TokenExpired(Unauthenticated):
+    """An access token past its `exp`."""
+
+    code = "token-expired"
+    title = "Token expired"
+    default_detail = "Token expired"
+
+
+class InvalidToken(Unauthenticated):
+    """A token or API key that we did not issue, or have revoked."""
+
+    code = "invalid-token"
+    title = "Invalid token"
+    default_detail = "Invalid token"
+
+
+class AgentNotFound(NotFound):
+    """No agent of this identifier is registered."""
+
+    code = "agent-not-found"
+    title = "Agent not found"
+    default_detail = "Agent not found"
+
+
+class TaskNotFound(NotFound):
+    """No task of this identifier exists."""
+
+    code = "task-not-found"
+    title = "Task not found"
+    default_detail = "Task not found"
+
+
+class DependencyNotFound(NotFound):
+    """A dependency named in a submission does not exist."""
+
+    code = "dependency-not-found"
+    title = "Dependency not found"
+
+
+class LeaseNotFound(NotFound):
+    """No lease of this identifier was ever granted."""
+
+    code = "lease-not-found"
+    title = "Lease not found"
+    default_detail = "Lease not found"
+
+
+class NameTaken(Conflict):
+    """Names of agents are unique."""
+
+    code = "name-taken"
+    title = "Name taken"
+
+
+class IllegalTransition(Conflict):
+    """The state machine has no such move; the detail says what was expected and what is."""
+
+    code = "illegal-transition"
+    title = "Not possible in this state"
+
+
+class LeaseLost(Conflict):
+    """The lease expired, was revoked, or carries an older fence. Nothing was changed."""
+
+    code = "lease-lost"
+    title = "Lease lost"
+    default_detail = "This lease is no longer current. Stop working on the task; nothing was changed."
+
+
+class AgentNotWorking(Conflict):
+    """The agent is paused or draining and gets no new work."""
+
+    code = "agent-not-working"
+    title = "Agent takes no work"
+
+
+class WriteConflict(Conflict):
+    """Others changed the resource again and again while we tried. Nothing was changed."""
+
+    code = "write-conflict"
+    title = "Too much contention"
+    default_detail = "The resource was changed by others at the same time. Try again."

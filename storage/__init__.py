@@ -1,0 +1,1 @@
+"""Adapters of the hive's ports: MongoDB, SQL and memory."""
