@@ -1,0 +1,36 @@
+"""What every handler gets first, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hive.permissions import Principal
+from hive.ports import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who asks, from where, under which request id, and the services of this node."""
+
+    principal: Principal | None
+    request_id: str
+    address: str
+    services: Services
+
+    @property
+    def caller(self) -> Principal:
+        """The authenticated principal; the pipeline made sure that there is one."""
+        if self.principal is None:
+            raise AssertionError("an operation that needs a principal was declared public")
+        return self.principal
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: JSON body, status (None: the contract's first success status), extra headers."""
+
+    body: Any = None
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
