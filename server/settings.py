@@ -1,0 +1,214 @@
+"""The settings of a node: read once from the environment, typed, every error reported at once.
+
+Every variable is `AGENTZERO_<NAME>`; the README lists them. `load_settings()` is the only place
+that reads the environment. Secrets are `SecretStr`: neither `repr()` nor an error shows them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PREFIX = "AGENTZERO_"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class SettingsError(Exception):
+    """The environment does not describe a node that can run; `problems` names each variable."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class Settings(BaseSettings):
+    """What an operator can decide. Seconds, days and bytes are in the names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    host: str = Field("127.0.0.1", min_length=1)
+    port: int = Field(8000, ge=0, le=65_535)
+    data_dir: Path = Path("var")
+
+    mongodb_uri: SecretStr = SecretStr("")
+    mongodb_database: str = Field("agentzero", pattern=r"^[A-Za-z0-9_-]{1,63}$")
+    redis_url: SecretStr = SecretStr("")
+    sql_url: SecretStr = SecretStr("")
+
+    secret_key: SecretStr = SecretStr("")
+    admin_password: SecretStr = SecretStr("")
+    access_token_seconds: int = Field(3_600, ge=60, le=86_400)
+    refresh_token_days: int = Field(30, ge=1, le=365)
+
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    max_body_bytes: int = Field(1_048_576, ge=1_024, le=8_388_608)
+    rate_limit_enabled: bool = True
+    contract_referee: bool = False
+
+    log_format: Literal["json", "console"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    lease_seconds: int = Field(30, ge=1, le=3_600)
+    heartbeat_seconds: float = Field(25, ge=0.5, le=300)
+    agent_timeout_seconds: int = Field(45, ge=1, le=3_600)
+    cancel_grace_seconds: int = Field(30, ge=1, le=3_600)
+    event_retention_days: int = Field(7, ge=1, le=365)
+    drain_seconds: int = Field(10, ge=1, le=14)
+
+    @property
+    def embedded_mongodb(self) -> bool:
+        """Whether this node starts its own mongod."""
+        return not self.mongodb_uri.get_secret_value()
+
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _parse_networks(cls, value: Iterable[str]) -> tuple[Network, ...]:
+        return tuple(ipaddress.ip_network(part) for part in value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}":
+                message = f"{origin!r} is not an origin such as https://example.com"
+                raise ValueError(message)
+        return value
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _fold_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("mongodb_uri")
+    @classmethod
+    def _check_mongodb_uri(cls, value: SecretStr) -> SecretStr:
+        return _with_scheme(value, "mongodb", "mongodb+srv")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        return _with_scheme(value, "redis", "rediss", "unix")
+
+    @field_validator("sql_url")
+    @classmethod
+    def _check_sql_url(cls, value: SecretStr) -> SecretStr:
+        return _with_scheme(value, "sqlite", "postgresql", "postgresql+psycopg")
+
+    @field_validator("secret_key")
+    @classmethod
+    def _check_secret_key(cls, value: SecretStr) -> SecretStr:
+        secret = value.get_secret_value()
+        if secret and (len(secret.encode()) < MIN_SECRET_BYTES or len(set(secret)) < MIN_DISTINCT):
+            message = f"must be at least {MIN_SECRET_BYTES} random bytes (RFC 7518, section 3.2)"
+            raise ValueError(message)
+        return value
+
+    @field_validator("admin_password")
+    @classmethod
+    def _check_admin_password(cls, value: SecretStr) -> SecretStr:
+        size = len(value.get_secret_value())
+        if size and not MIN_PASSWORD <= size <= MAX_PASSWORD:
+            message = f"must have {MIN_PASSWORD} to {MAX_PASSWORD} characters"
+            raise ValueError(message)
+        return value
+
+    @field_validator("agent_timeout_seconds")
+    @classmethod
+    def _check_agent_timeout(cls, value: int, info: ValidationInfo) -> int:
+        if value <= info.data.get("heartbeat_seconds", 0):
+            message = (
+                f"must be more than {PREFIX}HEARTBEAT_SECONDS, "
+                "or every agent is lost between two heartbeats"
+            )
+            raise ValueError(message)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller gives: `load_settings` reads the environment, nothing else does."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+MIN_SECRET_BYTES = 32
+MIN_DISTINCT = 8
+MIN_PASSWORD = 12
+MAX_PASSWORD = 1_024
+
+
+class _Environment(EnvSettingsSource):
+    """Takes the fields from a mapping; an empty variable counts as not set."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._env.items() if value}
+
+
+def load_settings(env: Mapping[str, str] | None = None) -> Settings:
+    """The settings that `env` (default: the process environment) describes.
+
+    Raises `SettingsError` with one line for each variable that is wrong.
+    """
+    environment = _Environment(os.environ if env is None else env)
+    try:
+        return Settings(**environment())
+    except ValidationError as error:
+        problems = [_describe(item["loc"], item["msg"]) for item in error.errors()]
+        raise SettingsError(problems) from None
+
+
+def find_unknown_variables(env: Mapping[str, str] | None = None) -> list[str]:
+    """Names with our prefix that are no setting: misspelt, or meant for another program."""
+    known = {f"{PREFIX}{field}".upper() for field in Settings.model_fields}
+    names = (name.upper() for name in (os.environ if env is None else env))
+    return sorted(name for name in names if name.startswith(PREFIX) and name not in known)
+
+
+def _describe(location: tuple[int | str, ...], message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    if not location:
+        return text
+    return f"{PREFIX}{str(location[0]).upper()}: {text[0].lower()}{text[1:]}"
+
+
+def _with_scheme(value: SecretStr, *schemes: str) -> SecretStr:
+    url = value.get_secret_value()
+    if url and url.partition("://")[0] not in schemes:
+        message = f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+        raise ValueError(message)
+    return value
