@@ -19,7 +19,9 @@ class HiveError(Exception):
     def __init__(self, detail: str | None = None, **context: Any) -> None:
         self.detail = detail or self.default_detail
         self.context = context
-        super().__init__(f"{self.code}: {self.detail} {context}" if context else f"{self.code}: {self.detail}")
+        super().__init__(
+            f"{self.code}: {self.detail} {context}" if context else f"{self.code}: {self.detail}"
+        )
 
 
 class Invalid(HiveError):
@@ -154,7 +156,9 @@ class LeaseLost(Conflict):
 
     code = "lease-lost"
     title = "Lease lost"
-    default_detail = "This lease is no longer current. Stop working on the task; nothing was changed."
+    default_detail = (
+        "This lease is no longer current. Stop working on the task; nothing was changed."
+    )
 
 
 class AgentNotWorking(Conflict):
@@ -170,3 +174,17 @@ class WriteConflict(Conflict):
     code = "write-conflict"
     title = "Too much contention"
     default_detail = "The resource was changed by others at the same time. Try again."
+
+
+class LogTrimmed(HiveError):
+    """Retention took the events that were asked for away (410)."""
+
+    code = "log-trimmed"
+    title = "Log trimmed"
+
+
+class SlotTaken(Conflict):
+    """The agent's slot is in use; the claimer looks for another."""
+
+    code = "slot-taken"
+    title = "Slot taken"

@@ -1,0 +1,84 @@
+"""The event log's vocabulary: every type of event there is, the event itself and its envelope.
+
+An event is a CloudEvent 1.0 that clients of the original contract can read (`type` and `data`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+EVENT_TYPES: Final[Mapping[str, str]] = {
+    "agent.registered": "An agent was registered.",
+    "agent.updated": "The configuration of an agent was replaced.",
+    "agent.unregistered": "An agent was removed from the hive.",
+    "agent.status_changed": "An agent is idle, busy, paused, draining or offline now.",
+    "agent.control_requested": "The process of an agent is asked to restart or to stop.",
+    "task.created": "A task was accepted: queued at once, or blocked, or scheduled (see its status).",
+    "task.blocked": "The time of a scheduled task has come, and it waits for dependencies now.",
+    "task.queued": "What the task waited for is over; it can be claimed.",
+    "task.started": "An agent took the task.",
+    "task.progress": "The agent reported progress.",
+    "task.log": "Log lines were appended; at most one event per task and second.",
+    "task.retrying": "An attempt ended without success and the task is tried again.",
+    "task.released": "The agent gave the task back unfinished.",
+    "task.cancelling": "The agent that runs the task was asked to stop.",
+    "task.completed": "The task ended with a result.",
+    "task.failed": "The task ended with an error.",
+    "task.cancelled": "The task was cancelled, or skipped because of a dependency.",
+    "log.reset": "Events before this one may be missing: read a snapshot.",
+}
+
+SOURCES: Final[Mapping[str, str]] = {"agt": "/api/v1/agents/", "tsk": "/api/v1/tasks/"}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the log. `seq` is dense; `data` is a summary of the resource after the change."""
+
+    seq: int
+    id: str
+    type: str
+    subject: str
+    time: datetime
+    data: Mapping[str, Any]
+    actor: str | None = None
+
+
+def check_type(event_type: str) -> str:
+    """Give the type back; raise ValueError when it is not declared, where the event is made."""
+    if event_type not in EVENT_TYPES:
+        raise ValueError(f"event type {event_type!r} is not declared in hive/events.py")
+    return event_type
+
+
+def source_of(subject: str) -> str:
+    """Where the resource of an event is: a path of the REST contract, or the log itself."""
+    prefix = SOURCES.get(subject.partition("_")[0])
+    return f"{prefix}{subject}" if prefix else "/api/v1/events"
+
+
+def envelope(event: Event) -> dict[str, Any]:
+    """The event as the contracts have it. `seq` is a decimal string: JSON numbers lose digits."""
+    body: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": source_of(event.subject),
+        "type": event.type,
+        "subject": event.subject,
+        "time": event.time,
+        "seq": str(event.seq),
+        "data": event.data,
+    }
+    if event.actor is not None:
+        body["actor"] = event.actor
+    return body
+
+
+def matches(pattern: str, event_type: str) -> bool:
+    """Tell whether `*`, `task.*` or an exact type selects the event."""
+    if pattern == "*" or pattern == event_type:
+        return True
+    return pattern.endswith(".*") and event_type.startswith(pattern[:-1])

@@ -1,0 +1,120 @@
+"""What somebody asks for when they submit a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from hive.errors import Invalid
+from hive.raw_json import RawJson
+
+
+class TaskPriority(StrEnum):
+    """How urgent a task is; `PRIORITY_RANKS` orders them."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class DependencyPolicy(StrEnum):
+    """What becomes of a task when a dependency fails or is cancelled."""
+
+    FAIL = "fail"
+    SKIP_ME = "skip-me"
+    RUN = "run"
+
+
+class BackoffKind(StrEnum):
+    """How the delay grows with the attempts."""
+
+    FIXED = "fixed"
+    LINEAR = "linear"
+    EXPONENTIAL = "exponential"
+
+
+PRIORITY_RANKS: Final[Mapping[TaskPriority, int]] = {
+    priority: rank for rank, priority in enumerate(TaskPriority)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Delay before the next attempt, in seconds. `jitter` is the share of it that is random."""
+
+    kind: BackoffKind = BackoffKind.EXPONENTIAL
+    base_seconds: float = 1.0
+    max_seconds: float = 300.0
+    jitter: float = 0.1
+
+    def delay_seconds(self, attempt: int, chance: float) -> float:
+        """The delay after attempt number `attempt` (from 1); `chance` is a random number in [0, 1)."""
+        if self.kind is BackoffKind.FIXED:
+            grown = self.base_seconds
+        elif self.kind is BackoffKind.LINEAR:
+            grown = self.base_seconds * attempt
+        else:
+            grown = self.base_seconds * 2.0 ** min(attempt - 1, 30)
+        return min(grown, self.max_seconds) * (1.0 - self.jitter * chance)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits in seconds; None is no limit."""
+
+    queue_seconds: float | None = None
+    execution_seconds: float | None = None
+    total_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most `limit` tasks of the same key run at once, in the whole hive."""
+
+    key: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What somebody asks for."""
+
+    name: str
+    description: str | None = None
+    priority: TaskPriority = TaskPriority.MEDIUM
+    parameters: RawJson | None = None
+    dependencies: tuple[str, ...] = ()
+    required_capabilities: tuple[str, ...] = ()
+    on_dependency_failure: DependencyPolicy = DependencyPolicy.FAIL
+    max_attempts: int = 3
+    backoff: Backoff | None = None
+    non_retryable: tuple[str, ...] = ()
+    timeouts: Timeouts | None = None
+    run_at: datetime | None = None
+    concurrency: Concurrency | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def capability_key(required_capabilities: tuple[str, ...]) -> str:
+    """One string for a set of required capabilities: what queues are kept by."""
+    return "|".join(sorted(required_capabilities))
+
+
+def can_run(capabilities: frozenset[str], key: str) -> bool:
+    """Tell whether an agent of these capabilities can run what is queued under the key."""
+    return not key or capabilities.issuperset(key.split("|"))
+
+
+def check_dependencies(dependencies: tuple[str, ...]) -> None:
+    """Raise Invalid when a dependency is named twice."""
+    seen: set[str] = set()
+    for index, dependency in enumerate(dependencies):
+        if dependency in seen:
+            raise Invalid(
+                "A task can't depend on the same task twice.", pointer=f"/dependencies/{index}"
+            )
+        seen.add(dependency)

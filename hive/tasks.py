@@ -1,0 +1,373 @@
+"""The task machine: what a task is, which moves it can make, and the decisions that make them.
+
+Every decision is pure: it takes the task as it is and gives the change, gives None when there is nothing
+to do, or raises. `LEGAL_MOVES` is the whole machine; the docs and the tests are made from it.
+
+    scheduled -> blocked -> queued -> running -> completed | failed | cancelled
+    running -> queued | scheduled     another attempt (at once, or after a backoff)
+    failed -> queued                  a retry by hand
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from hive.changes import ABSENT, NOW, After, Append, Change, Plus, Without
+from hive.errors import IllegalTransition, LeaseLost
+from hive.leases import LeaseProof, NewLease, TaskLease
+from hive.raw_json import RawJson
+from hive.task_spec import PRIORITY_RANKS, Backoff, DependencyPolicy, TaskSpec, capability_key
+
+
+class TaskStatus(StrEnum):
+    """Where a task is in its life."""
+
+    SCHEDULED = "scheduled"
+    BLOCKED = "blocked"
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_S = TaskStatus
+LEGAL_MOVES: Final[Mapping[TaskStatus, frozenset[TaskStatus]]] = {
+    _S.SCHEDULED: frozenset({_S.BLOCKED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.BLOCKED: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.QUEUED: frozenset({_S.RUNNING, _S.FAILED, _S.CANCELLED}),
+    _S.RUNNING: frozenset({_S.QUEUED, _S.SCHEDULED, _S.COMPLETED, _S.FAILED, _S.CANCELLED}),
+    _S.COMPLETED: frozenset(),
+    _S.FAILED: frozenset({_S.QUEUED}),
+    _S.CANCELLED: frozenset(),
+}
+ENDED: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
+SPENT_LEASES_KEPT: Final = 100
+
+SUMMARY_FIELDS: Final = (
+    "name", "description", "priority", "status", "owner", "agent_id", "attempt", "max_attempts",
+    "dependencies", "waiting_on", "required_capabilities", "on_dependency_failure", "labels",
+    "progress", "error", "reason", "cancel_requested", "log_count", "run_at", "started_at",
+    "ended_at", "version", "created_at", "updated_at",
+)  # fmt: skip
+"""What lists and events tell of a task, besides `task_id`: everything but the free-form values."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskError:
+    """Why an attempt, or the task, ended without success."""
+
+    code: str
+    message: str
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as it is stored. Times are the database's."""
+
+    task_id: str
+    spec: TaskSpec
+    owner: str
+    status: TaskStatus
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    waiting_on: tuple[str, ...] = ()
+    attempt: int = 0
+    fence: int = 0
+    lease: TaskLease | None = None
+    agent_id: str | None = None
+    progress: Mapping[str, Any] | None = None
+    result: RawJson | None = None
+    error: TaskError | None = None
+    reason: str | None = None
+    cancel_requested: bool = False
+    log_count: int = 0
+    run_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    ended_by: LeaseProof | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Completed, failed or cancelled."""
+        return self.status in ENDED
+
+
+def submit(spec: TaskSpec, owner: str, waiting_on: tuple[str, ...]) -> Change:
+    """Accept a task. `waiting_on` are the dependencies that have not ended in the task's favour."""
+    if spec.run_at is not None:
+        status = _S.SCHEDULED
+    elif waiting_on:
+        status = _S.BLOCKED
+    else:
+        status = _S.QUEUED
+    fields: dict[str, Any] = {
+        "name": spec.name,
+        "owner": owner,
+        "status": status,
+        "priority": spec.priority,
+        "rank": PRIORITY_RANKS[spec.priority],
+        "dependencies": list(spec.dependencies),
+        "waiting_on": list(waiting_on),
+        "required_capabilities": list(spec.required_capabilities),
+        "capability_key": capability_key(spec.required_capabilities),
+        "on_dependency_failure": spec.on_dependency_failure,
+        "max_attempts": spec.max_attempts,
+        "non_retryable": list(spec.non_retryable),
+        "labels": spec.labels,
+        "attempt": 0,
+        "fence": 0,
+        "log_count": 0,
+        "created_at": NOW,
+    }
+    optional = {
+        "description": spec.description,
+        "parameters": spec.parameters,
+        "backoff": spec.backoff,
+        "timeouts": spec.timeouts,
+        "run_at": spec.run_at,
+        "concurrency": spec.concurrency,
+    }
+    fields.update({name: value for name, value in optional.items() if value is not None})
+    if status is _S.QUEUED:
+        fields |= _queued_now()
+    if spec.timeouts is not None and spec.timeouts.total_seconds is not None:
+        fields["total_deadline"] = After(spec.timeouts.total_seconds)
+    return Change("task.created", fields)
+
+
+def start(lease: NewLease) -> Change:
+    """Lease a queued task to an agent. Storage picks the task; the fence grows by one."""
+    granted: dict[str, Any] = {
+        "lease_id": lease.lease_id,
+        "agent_id": lease.agent_id,
+        "slot": lease.slot,
+        "fence": Plus("fence"),
+        "expires_at": After(lease.seconds),
+    }
+    if lease.key is not None:
+        granted |= {"key": lease.key, "key_slot": lease.key_slot}
+    return Change(
+        "task.started",
+        {
+            "status": _S.RUNNING,
+            "lease": granted,
+            "fence": Plus("fence"),
+            "attempt": Plus("attempt"),
+            "agent_id": lease.agent_id,
+            "started_at": NOW,
+            "progress": ABSENT,
+            "error": ABSENT,
+            "queued_at": ABSENT,
+        },
+    )
+
+
+def report_progress(
+    task: Task, proof: LeaseProof, progress: Mapping[str, Any], lease_seconds: float
+) -> Change:
+    """Record progress; it renews the lease, too."""
+    held = _require_lease(task, proof)
+    return Change(
+        "task.progress",
+        {"progress": dict(progress), "lease": _renewed(held, lease_seconds)},
+    )
+
+
+def complete(task: Task, proof: LeaseProof, result: RawJson | None) -> Change | None:
+    """End the task with its result. Repeated by the same lease, it changes nothing.
+
+    A task that was asked to stop and completed all the same is completed: the work is done.
+    """
+    if task.ended_by == proof and task.status is _S.COMPLETED:
+        return None
+    held = _require_lease(task, proof)
+    fields: dict[str, Any] = {} if result is None else {"result": result}
+    return _end(task, _S.COMPLETED, held, fields)
+
+
+def fail(task: Task, proof: LeaseProof, error: TaskError, chance: float) -> Change | None:
+    """End the attempt with an error: another attempt where that is allowed, otherwise failed.
+
+    `chance` is a random number in [0, 1) for the jitter.
+    """
+    if task.ended_by == proof and task.status is _S.FAILED:
+        return None
+    held = _require_lease(task, proof)
+    if task.cancel_requested:
+        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"})
+    final = not error.retryable or error.code in task.spec.non_retryable
+    return _attempt_ended(task, held, error, final=final, chance=chance)
+
+
+def release(task: Task, proof: LeaseProof, reason: str | None) -> Change:
+    """Give the task back unfinished. The attempt does not count; a cancelled one ends."""
+    held = _require_lease(task, proof)
+    if task.cancel_requested:
+        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"})
+    _require_move(task, _S.QUEUED)
+    fields = {**_lease_over(held), **_queued_now(), "attempt": Plus("attempt", -1)}
+    if reason is not None:
+        fields["release_reason"] = reason
+    return Change("task.released", {"status": _S.QUEUED, **fields})
+
+
+def expire(task: Task, chance: float) -> Change:
+    """Take back a task whose lease is over: another attempt, failed, or cancelled as asked."""
+    if task.lease is None:
+        raise IllegalTransition(f"Expected a running task with a lease, got {task.status}.")
+    if task.cancel_requested:
+        return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
+    error = TaskError("lease-expired", "The agent did not renew its lease in time.")
+    return _attempt_ended(task, task.lease, error, final=False, chance=chance)
+
+
+def time_out(task: Task, what: str, chance: float) -> Change | None:
+    """End what took too long: `queue` and `total` end the task, `execution` the attempt."""
+    if task.has_ended:
+        return None
+    error = TaskError(f"{what}-timeout", f"The {what} timeout of the task is over.")
+    if what == "execution" and task.lease is not None:
+        if task.cancel_requested:
+            return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
+        return _attempt_ended(task, task.lease, error, final=False, chance=chance)
+    return _end(task, _S.FAILED, task.lease, {"error": error})
+
+
+def cancel(task: Task, reason: str = "cancelled") -> Change | None:
+    """Cancel the task; one that runs is asked to stop first. Already cancelled changes nothing."""
+    if task.status is _S.CANCELLED:
+        return None
+    if task.status is _S.RUNNING:
+        if task.cancel_requested:
+            return None
+        return Change("task.cancelling", {"cancel_requested": True, "cancel_requested_at": NOW})
+    return _end(task, _S.CANCELLED, None, {"reason": reason})
+
+
+def revoke(task: Task) -> Change | None:
+    """Take the lease from an agent that did not obey a cancellation within the grace period."""
+    if task.status is not _S.RUNNING or not task.cancel_requested:
+        return None
+    return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
+
+
+def promote(task: Task) -> Change | None:
+    """Move a scheduled task on whose time has come."""
+    if task.status is not _S.SCHEDULED:
+        return None
+    if task.waiting_on:
+        return Change("task.blocked", {"status": _S.BLOCKED, "run_at": ABSENT})
+    return Change("task.queued", {"status": _S.QUEUED, "run_at": ABSENT, **_queued_now()})
+
+
+def dependency_ended(task: Task, dependency: str, status: TaskStatus) -> Change | Without | None:
+    """What the end of a dependency does to a task that waits on it.
+
+    Gives `Without` when the task only has one dependency less to wait on: that is no event.
+    """
+    if dependency not in task.waiting_on or task.has_ended:
+        return None
+    if status is not _S.COMPLETED:
+        if task.spec.on_dependency_failure is DependencyPolicy.FAIL:
+            error = TaskError(
+                "dependency-failed", f"Dependency {dependency} is {status}.", retryable=False
+            )
+            return _end(task, _S.FAILED, None, {"error": error})
+        if task.spec.on_dependency_failure is DependencyPolicy.SKIP_ME:
+            return _end(task, _S.CANCELLED, None, {"reason": "skipped"})
+    return Without("waiting_on", dependency)
+
+
+def unblock(task: Task) -> Change | None:
+    """Queue a blocked task that waits on nothing any more."""
+    if task.status is not _S.BLOCKED or task.waiting_on:
+        return None
+    return Change("task.queued", {"status": _S.QUEUED, **_queued_now()})
+
+
+def _require_move(task: Task, to: TaskStatus) -> None:
+    if to not in LEGAL_MOVES[task.status]:
+        origins = sorted(s for s, targets in LEGAL_MOVES.items() if to in targets)
+        raise IllegalTransition(
+            f"Expected a task that is {' or '.join(origins)}, got {task.status}."
+        )
+
+
+def _require_lease(task: Task, proof: LeaseProof) -> TaskLease:
+    held = task.lease
+    if held is None or (held.lease_id, held.fence) != (proof.lease_id, proof.fence):
+        raise LeaseLost(task_id=task.task_id, fence=task.fence)
+    return held
+
+
+def _attempt_ended(
+    task: Task, held: TaskLease, error: TaskError, *, final: bool, chance: float
+) -> Change:
+    if final or task.attempt >= task.spec.max_attempts:
+        return _end(task, _S.FAILED, held, {"error": error})
+    backoff = task.spec.backoff or Backoff()
+    # A lost lease has waited long enough already.
+    delay = 0.0 if error.code == "lease-expired" else backoff.delay_seconds(task.attempt, chance)
+    fields = {**_lease_over(held), "error": error}
+    if delay > 0.0:
+        _require_move(task, _S.SCHEDULED)
+        fields |= {"status": _S.SCHEDULED, "run_at": After(delay)}
+    else:
+        _require_move(task, _S.QUEUED)
+        fields |= {"status": _S.QUEUED, **_queued_now()}
+    return Change("task.retrying", fields)
+
+
+def _end(
+    task: Task, status: TaskStatus, held: TaskLease | None, fields: Mapping[str, Any]
+) -> Change:
+    _require_move(task, status)
+    over = {} if held is None else _lease_over(held)
+    if held is not None:
+        over["ended_by"] = {"lease_id": held.lease_id, "fence": held.fence}
+    return Change(
+        f"task.{status}",
+        {
+            "status": status,
+            **over,
+            "ended_at": NOW,
+            "waiting_on": [],
+            "queued_at": ABSENT,
+            "total_deadline": ABSENT,
+            "run_at": ABSENT,
+            # Whoever waits on this task is told next; the reaper looks for this mark after a crash.
+            "release_pending": True,
+            **fields,
+        },
+    )
+
+
+def _lease_over(held: TaskLease) -> dict[str, Any]:
+    return {
+        "lease": ABSENT,
+        "spent_leases": Append("spent_leases", held.lease_id, SPENT_LEASES_KEPT),
+    }
+
+
+def _renewed(held: TaskLease, seconds: float) -> dict[str, Any]:
+    lease: dict[str, Any] = {
+        "lease_id": held.lease_id,
+        "agent_id": held.agent_id,
+        "slot": held.slot,
+        "fence": held.fence,
+        "expires_at": After(seconds),
+    }
+    if held.key is not None:
+        lease |= {"key": held.key, "key_slot": held.key_slot}
+    return lease
+
+
+def _queued_now() -> dict[str, Any]:
+    return {"queued_at": NOW, "run_at": ABSENT}
