@@ -1,0 +1,56 @@
+"""Logging in and out, and who one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handlers.context import Context
+from hive.identity_ports import TokenPair
+
+
+async def login(context: Context, *, body: dict[str, Any]) -> dict[str, Any]:
+    """Exchange a name and a password for tokens."""
+    return _tokens(
+        await context.services.identity.login(
+            body["username"],
+            body["password"],
+            device=body.get("device"),
+            address=context.address,
+        )
+    )
+
+
+async def refresh(context: Context, *, body: dict[str, Any]) -> dict[str, Any]:
+    """Exchange a refresh token for its successor and a new access token."""
+    return _tokens(await context.services.identity.refresh(body["refresh_token"]))
+
+
+async def logout(context: Context, *, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """End the session of the access token that was presented."""
+    del body  # The contract takes an empty object, because the original's clients send one.
+    await context.services.identity.logout(context.caller)
+    return {"message": "Logged out"}
+
+
+async def get_me(context: Context) -> dict[str, Any]:
+    """Describe the principal behind the credential."""
+    caller = context.caller
+    described = {
+        "principal_id": caller.principal_id,
+        "username": caller.name,
+        "role": caller.role.value,
+        "permissions": sorted(caller.permissions),
+        "session_id": caller.session_id,
+        "key_id": caller.key_id,
+        "agent_id": caller.agent_id,
+    }
+    return {name: value for name, value in described.items() if value is not None}
+
+
+def _tokens(pair: TokenPair) -> dict[str, Any]:
+    return {
+        "access_token": pair.access_token,
+        "refresh_token": pair.refresh_token,
+        "token_type": "bearer",
+        "expires_in": pair.expires_in,
+    }

@@ -1,0 +1,106 @@
+"""Hashing and verifying passwords: argon2id (RFC 9106) in threads of its own, with a bound.
+
+One verification takes about 45 ms of a core and 19 MiB, so logins are the cheapest way to starve a
+server. What does not find room in the queue is refused at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from passlib.context import CryptContext
+
+from hive.errors import Invalid, Unavailable
+
+T = TypeVar("T")
+
+MAX_PASSWORD_BYTES = 4096
+# The minimum of OWASP's password storage cheat sheet; 46 ms here.
+MEMORY_KIB = 19_456
+PASSES = 2
+LANES = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a password is right, and a new hash when the stored one has older parameters."""
+
+    correct: bool
+    replacement: str | None = None
+
+
+class Passwords:
+    """A bounded pool: `threads` hash at once (default: one per core), `waiting` more may wait."""
+
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        waiting: int = 64,
+        memory_kib: int = MEMORY_KIB,
+        passes: int = PASSES,
+    ) -> None:
+        count = threads or os.cpu_count() or 1
+        self._context = CryptContext(
+            schemes=["argon2"],
+            argon2__type="ID",
+            argon2__memory_cost=memory_kib,
+            argon2__time_cost=passes,
+            argon2__parallelism=LANES,
+        )
+        # Verified when there is no such user, so that both answers take as long.
+        self._decoy = self._context.hash(secrets.token_urlsafe(32))
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="argon2")
+        self._room = threading.BoundedSemaphore(count + waiting)
+
+    async def hash(self, password: str) -> str:
+        """Hash a new password. Raises Invalid (too long, not text) and Unavailable (no room)."""
+        prepared = _prepare(password)
+        return await self._run(lambda: cast(str, self._context.hash(prepared)))
+
+    async def verify(self, password: str, stored: str | None) -> Verdict:
+        """Compare with a stored hash; None costs as much and is never right. Raises like `hash`."""
+        prepared = _prepare(password)
+
+        def work() -> Verdict:
+            correct, replacement = self._context.verify_and_update(prepared, stored or self._decoy)
+            return Verdict(correct, replacement) if stored else Verdict(correct=False)
+
+        return await self._run(work)
+
+    def close(self) -> None:
+        """Finish the hashes that are being computed and drop those that wait."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if not self._room.acquire(blocking=False):
+            raise Unavailable("Too many logins are waiting. Try again.", retry_after_seconds=5)
+        try:
+            future = self._threads.submit(work)
+        except RuntimeError as error:
+            self._room.release()
+            raise Unavailable(reason="the hashing threads are closed") from error
+        # A caller that goes away does not stop the hash: only its end makes room.
+        future.add_done_callback(lambda _: self._room.release())
+        return await asyncio.wrap_future(future)
+
+
+def _prepare(password: str) -> str:
+    """One form for all ways to type the same characters (NFKC, as NIST SP 800-63B asks)."""
+    try:
+        size = len(password.encode())
+    except UnicodeEncodeError as error:
+        raise Invalid("The password is not valid Unicode.", pointer="/password") from error
+    if size > MAX_PASSWORD_BYTES:
+        raise Invalid(
+            f"A password has at most {MAX_PASSWORD_BYTES} bytes in UTF-8.", pointer="/password"
+        )
+    return unicodedata.normalize("NFKC", password)

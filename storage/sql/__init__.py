@@ -1,0 +1,1 @@
+"""Identities in a relational database: SQLite by default, PostgreSQL for several nodes."""
