@@ -10,7 +10,8 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
-# Shipped inside the package `server`; `server/resources.py` finds them in a checkout and in a wheel.
+PACKAGES = ("server", "handlers", "hive", "storage")
+# Shipped inside the package `server`, where `server/resources.py` finds them.
 BUNDLED = ("openapi.yaml", "asyncapi.yaml", "web", "examples")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
@@ -44,7 +45,7 @@ ELSEWHERE = "sys_platform != 'linux' or platform_machine != 'x86_64'"
 
 setup(
     name="agentzero-api",
-    version="0.1.0",
+    version="1.0.0",
     description="The control plane of a hive of agents: REST and WebSocket, nothing lost",
     long_description=readme(),
     long_description_content_type="text/markdown",
@@ -52,8 +53,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(
-        include=["server", "server.*", "handlers", "handlers.*"]
-        + ["hive", "hive.*", "storage", "storage.*"]
+        include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")],
     ),
     package_data={
         "": ["py.typed"],
@@ -113,7 +113,7 @@ setup(
         ],
     },
     classifiers=[
-        "Development Status :: 4 - Beta",
+        "Development Status :: 5 - Production/Stable",
         "Programming Language :: Python :: 3.11",
         "Typing :: Typed",
     ],

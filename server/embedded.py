@@ -92,10 +92,10 @@ class EmbeddedMongo:
 
     async def stop(self) -> None:
         """End mongod: cleanly, or after 4 s by SIGKILL. Idempotent."""
-        if self._watcher is not None:
+        if self._watcher is not None and not self._watcher.done():
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
-            self._watcher = None
+        self._watcher = None
         await self._end()
         self._socket_path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -103,11 +103,11 @@ class EmbeddedMongo:
 
     async def _launch(self, mongod: Path) -> None:
         if threading.current_thread() is not threading.main_thread():
-            message = "mongod must be started by the main thread: the kernel ends it with its thread"
+            message = "mongod must be started by the main thread: the kernel ends it with that."
             raise EmbeddedMongoError(message)
-        _make_private(self._socket_directory)
         self._db_path.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         await self._wait_for_previous()
+        _make_private(self._socket_directory)
         self._socket_path.unlink(missing_ok=True)
         if self._log_path.exists() and self._log_path.stat().st_size > MAX_LOG_BYTES:
             self._log_path.replace(self._log_path.with_suffix(".log.1"))

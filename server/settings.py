@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -77,24 +77,26 @@ class Settings(BaseSettings):
         """Whether this node starts its own mongod."""
         return not self.mongodb_uri.get_secret_value()
 
-    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @field_validator("cors_origins", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+    def _split_origins(cls, value: object) -> object:
+        return _split(value)
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
-    def _parse_networks(cls, value: Iterable[str]) -> tuple[Network, ...]:
-        return tuple(ipaddress.ip_network(part) for part in value)
+    def _parse_networks(cls, value: object) -> object:
+        parts = _split(value)
+        return tuple(map(ipaddress.ip_network, parts)) if isinstance(parts, tuple) else parts
 
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             parts = urlsplit(origin)
-            if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}":
+            if (
+                parts.scheme not in {"http", "https"}
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
                 message = f"{origin!r} is not an origin such as https://example.com"
                 raise ValueError(message)
         return value
@@ -204,6 +206,12 @@ def _describe(location: tuple[int | str, ...], message: str) -> str:
     if not location:
         return text
     return f"{PREFIX}{str(location[0]).upper()}: {text[0].lower()}{text[1:]}"
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
 
 
 def _with_scheme(value: SecretStr, *schemes: str) -> SecretStr:

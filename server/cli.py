@@ -1,0 +1,120 @@
+"""The command line: `agentzero serve`, `agentzero demo`, `agentzero mock`.
+
+Exit codes: 0 done, 1 failed, 2 the settings or the data directory forbid it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.data_directory import DataDirectoryError
+from server.embedded import EmbeddedMongoError
+from server.settings import Settings, SettingsError, find_unknown_variables, load_settings
+
+REFUSED = 2
+
+app = typer.Typer(
+    name="agentzero",
+    help="The control plane of a hive of agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callbacks take the value
+    if wanted:
+        typer.echo(f"agentzero {importlib.metadata.version('agentzero-api')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve() -> None:
+    """Run the server until SIGTERM or Ctrl-C. Settings: AGENTZERO_* variables."""
+    settings = _settings()
+    import structlog  # noqa: PLC0415 - `--help` should not wait for the server's imports
+    import uvloop  # noqa: PLC0415
+
+    from server import bootstrap  # noqa: PLC0415
+    from server.logs import configure_logging  # noqa: PLC0415
+
+    configure_logging(settings.log_format, settings.log_level)
+    for name in find_unknown_variables():
+        structlog.get_logger(__name__).warning("settings.unknown", variable=name)
+    try:
+        uvloop.run(bootstrap.serve(settings))
+    except (DataDirectoryError, EmbeddedMongoError) as error:
+        raise _refuse(str(error)) from None
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        Path | None,
+        typer.Option("--input", help="Directory of .txt, .md and .csv files.", file_okay=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", help="Where the report is written.", file_okay=False)
+    ] = Path("out"),
+    *,
+    keep_running: Annotated[
+        bool, typer.Option("--keep-running", help="Leave the server and the agents running.")
+    ] = False,
+) -> None:
+    """Profile a directory of files with two agents, and watch them live."""
+    settings = _settings()
+    try:
+        import agentzero_client  # noqa: F401, PLC0415 - asks whether the client is installed
+    except ImportError:
+        message = "The demo needs the Python client: `make setup`, or pip install clients/python"
+        raise _refuse(message) from None
+    from server.demo import run  # noqa: PLC0415 - needs the client
+
+    code = run.main(settings, source=source, output=output, keep_running=keep_running)
+    raise typer.Exit(code)
+
+
+@app.command()
+def mock(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on.")] = 8080,
+) -> None:
+    """Answer every operation with the contract's example, for teams that write clients."""
+    from server.mock import MockUnavailable, serve_mock  # noqa: PLC0415 - an extra
+
+    try:
+        serve_mock(host, port)
+    except MockUnavailable as error:
+        raise _refuse(str(error)) from None
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        raise _refuse("\n".join(["These settings are wrong:", *error.problems])) from None
+
+
+def _refuse(message: str) -> typer.Exit:
+    typer.echo(message, err=True)
+    return typer.Exit(REFUSED)
