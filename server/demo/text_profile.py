@@ -12,7 +12,8 @@ Definitions
   (`2.` opening a line).
 - *top_words*: the ten most frequent words without regard to case (case-folded), here taken as runs
   of letters and digits that may hold single apostrophes, hyphens and underscores inside:
-  `don't` and `well-known` are one word, `and/or` two. Ties are alphabetical.
+  `don't` and `well-known` are one word, `and/or` two. A word is shown up to 100
+  characters. Ties are alphabetical.
 - *reading_time_seconds*: words at 200 words per minute.
 
 Markdown is read as the plain text that it is.
@@ -35,12 +36,14 @@ WORDS_PER_MINUTE = 200
 TOP_WORDS = 10
 DISTINCT_WORDS_IN_MEMORY = 1_000_000
 LONGEST_RUN = 1 << 20
+LONGEST_WORD = 100
 
 _APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
 _HYPHEN = "\N{HYPHEN}"
 _MARKS = ".!?…؟।"
 _WIDE_MARKS = "\u3002\uff01\uff1f"
-_CLOSERS = rf"\"'”{_APOSTROPHE}»)\]}}*_`」』\uff09"
+# German closes with marks that open in English and French.
+_CLOSERS = rf"\"'“”{_APOSTROPHE}\u2018«»\u2039\u203a)\]}}*_`」』\uff09"
 # The look-behind and the possessive quantifiers keep a file full of dots linear.
 _END_MARK = re.compile(
     rf"(?<![{_MARKS}])[{_MARKS}]++[{_CLOSERS}]*+(?=\s|\Z)"
@@ -147,7 +150,9 @@ def _words(block: str) -> list[str]:
     else:
         folded = unicodedata.normalize("NFC", block).casefold().replace(_APOSTROPHE, "'")
         words = _unicode_word().findall(folded)
-    return [word.rstrip("_") for word in words] if "_" in block else words
+    if "_" in block or max(map(len, words), default=0) > LONGEST_WORD:
+        return [word.rstrip("_")[:LONGEST_WORD] for word in words]
+    return words
 
 
 @cache
