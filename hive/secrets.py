@@ -8,6 +8,7 @@ without asking a database. Only `fingerprint(secret)` is ever stored.
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class SecretFormat:
     @property
     def digits(self) -> int:
         """How many base62 digits hold the entropy."""
-        return len(_base62((1 << 8 * self.entropy_bytes) - 1))
+        return math.ceil(8 * self.entropy_bytes / math.log2(62))
 
     def encode(self, entropy: bytes) -> str:
         """Write entropy as a secret. Raises ValueError unless it has exactly the right length."""

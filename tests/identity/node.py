@@ -1,0 +1,92 @@
+"""The identity part of one node, as tests build it: real SQL, cheap hashing, a clock to turn."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from hive.permissions import Role
+from server.accounts import SqlAccounts
+from server.authentication import Authenticator
+from server.keys import Keys
+from server.passwords import Passwords
+from server.revocations import Revocations
+from server.tokens import AccessTokens
+from storage.sql.database import Database
+from storage.sql.identity import SqlIdentity
+
+SECRET = bytes(range(32))
+ISSUER = "http://127.0.0.1:8000"
+PASSWORD = "correct horse battery staple"
+
+
+@dataclass
+class Clock:
+    """The real time, moved on by hand."""
+
+    ahead: timedelta = field(default_factory=timedelta)
+
+    def __call__(self) -> datetime:
+        """The time that the database is to go by."""
+        return datetime.now(UTC) + self.ahead
+
+    def advance(self, **by: float) -> None:
+        """Move on, by the arguments of a timedelta."""
+        self.ahead += timedelta(**by)
+
+
+@dataclass(frozen=True)
+class Node:
+    """What `server/bootstrap.py` builds, in one place."""
+
+    database: Database
+    store: SqlIdentity
+    keys: Keys
+    passwords: Passwords
+    tokens: AccessTokens
+    revocations: Revocations
+    authenticator: Authenticator
+    accounts: SqlAccounts
+
+    async def add_user(self, username: str = "ann", role: Role = Role.USER) -> str:
+        """A user with the usual password; its identifier."""
+        hashed = await self.passwords.hash(PASSWORD)
+        return (await self.store.create_user(username, hashed, role)).user_id
+
+
+def build(url: str, clock: Callable[[], datetime] | None = None) -> Node:
+    """Everything, migrated and not started."""
+    database = Database(url, clock=clock)
+    database.migrate()
+    store = SqlIdentity(database)
+    keys = Keys.derive(SECRET)
+    passwords = Passwords(memory_kib=64, passes=1)
+    tokens = AccessTokens(keys.signing, issuer=ISSUER)
+    revocations = Revocations(store)
+    return Node(
+        database=database,
+        store=store,
+        keys=keys,
+        passwords=passwords,
+        tokens=tokens,
+        revocations=revocations,
+        authenticator=Authenticator(store, tokens, revocations),
+        accounts=SqlAccounts(
+            store, passwords=passwords, tokens=tokens, keys=keys, revocations=revocations
+        ),
+    )
+
+
+@asynccontextmanager
+async def running(node: Node) -> AsyncIterator[Node]:
+    """Follow revocations as long as the block runs, then close everything."""
+    await node.revocations.start()
+    try:
+        yield node
+    finally:
+        await node.revocations.stop()
+        await node.authenticator.close()
+        node.passwords.close()
+        node.database.close()
