@@ -20,6 +20,7 @@ LONGEST_NAME = 80
 LONGEST_VALUE = 40
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
+_PLAIN_FIGURES = (1e-2, 1e15)
 _SUMMED = ("characters", "words", "sentences", "rows")
 
 
@@ -160,7 +161,8 @@ def _figure(value: Any) -> str:
     """Show a value of the data itself: without thousands marks, since it may be a year."""
     if not isinstance(value, float):
         return str(value)
-    plain = value == 0 or 1e-2 <= abs(value) < 1e15
+    low, high = _PLAIN_FIGURES
+    plain = value == 0 or low <= abs(value) < high
     return f"{value:.3f}".rstrip("0").rstrip(".") if plain else f"{value:.6g}"
 
 

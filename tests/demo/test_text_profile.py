@@ -84,8 +84,10 @@ def test_sentences_are_cut_as_defined(profile: Any, text: str, sentences: int) -
 
 def test_top_words_fold_case_and_keep_inner_marks(profile: Any) -> None:
     """Case, curly apostrophes, emphasis and punctuation don't split or double a word."""
+    text = (
         "Don't don\u2019t DON'T well-known (Well-Known) _well-known_ and/or "
         "STRASSE Straße file_name"
+    )
     found = [(entry["word"], entry["count"]) for entry in profile(text)["top_words"]]
     assert found == [
         ("don't", 3),
