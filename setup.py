@@ -16,7 +16,7 @@ BUNDLED = ("openapi.yaml", "asyncapi.yaml", "web", "examples")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
-class BuildWithResources(build_py):
+class BuildWithResources(build_py):  # type: ignore[misc]  # setuptools ships no types.
     """Copies the contracts, `web/` and `examples/` into `server/_bundled/` of what is built."""
 
     def run(self) -> None:

@@ -37,7 +37,7 @@ def make_mock_app(contract: Path) -> Any:
     except ImportError as error:
         raise MockUnavailable from error
 
-    class ExampleResolver(MockResolver):  # type: ignore[misc] - Connexion has no types
+    class ExampleResolver(MockResolver):  # type: ignore[misc]  # It has no types.
         """Names the media type of the example: operations answer errors in a second one."""
 
         def mock_operation(self, operation: Any, *_: Any, **__: Any) -> Any:

@@ -22,7 +22,7 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mongodb_client(mongodb_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
     """A blocking client, to arrange and to look."""
-    with MongoClient(mongodb_uri) as client:
+    with MongoClient[dict[str, Any]](mongodb_uri) as client:
         yield client
 
 

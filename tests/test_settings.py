@@ -107,4 +107,4 @@ def test_only_load_settings_reads_the_environment(monkeypatch: pytest.MonkeyPatc
     assert Settings().port == 8000
     assert load_settings().port == 1234
     with pytest.raises(ValueError, match="frozen"):
-        Settings().port = 1
+        Settings().port = 1  # type: ignore[misc]  # What the test is about.

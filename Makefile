@@ -1,0 +1,71 @@
+# Everything runs in .venv, which `make setup` makes; every target makes it when it is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+INPUT ?= examples/data
+OUTPUT ?= out
+
+# Two runs in one checkout take turns where they share a cache, and only there.
+LOCKED := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv/.lint-lock)
+
+.PHONY: help
+help: ## Show the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Make .venv with the server, the client and the tools.
+	@.ci/setup
+
+.PHONY: serve
+serve: setup ## Run the server on http://127.0.0.1:8000 (settings: AGENTZERO_*).
+	@exec $(BIN)/agentzero serve
+
+.PHONY: demo
+demo: setup ## Profile the files of INPUT into OUTPUT with two agents, live.
+	@exec $(BIN)/agentzero demo --input '$(INPUT)' --output '$(OUTPUT)'
+
+.PHONY: mock
+mock: setup ## Serve the contract's examples on http://127.0.0.1:8080.
+	@exec $(BIN)/agentzero mock
+
+.PHONY: lint
+lint: setup ## Format, lint, types, import rules, contract.
+	@$(LOCKED) $(MAKE) --no-print-directory lint-alone
+
+.PHONY: lint-alone
+lint-alone:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/openapi-spec-validator openapi.yaml
+
+.PHONY: test
+test: lint ## Every check of a change: lint, tests, coverage.
+	coverage=$$(mktemp -d); trap 'rm -rf "$$coverage"' EXIT; \
+	COVERAGE_FILE=$$coverage/data $(BIN)/python -m pytest \
+	    --cov --cov-branch --cov-report=term --cov-fail-under=90
+
+# pytest answers 5 when it found no test to run.
+RUN_MARKED = $(BIN)/python -m pytest -m $(1) || [ $$? -eq 5 ]
+
+.PHONY: test-more
+test-more: setup ## The long tests.
+	$(call RUN_MARKED,more)
+
+.PHONY: soak
+soak: setup ## Hours of faults and load.
+	$(call RUN_MARKED,soak)
+
+.PHONY: bench
+bench: setup ## Measurements.
+	$(call RUN_MARKED,bench)
+
+.PHONY: clean
+clean: ## Remove what was built and cached; data directories stay.
+	rm -rf .venv build dist *.egg-info clients/python/*.egg-info clients/python/src/*.egg-info \
+	    .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
