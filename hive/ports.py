@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from hive.agents import Agent, AgentStatus
-from hive.changes import Actor, Change, Without
+from hive.changes import Actor, Change
 from hive.events import Event
 from hive.identity_ports import Accounts
-from hive.leases import LeaseProof, NewLease
+from hive.leases import LeaseProof
 from hive.task_spec import TaskPriority
 from hive.tasks import Task, TaskStatus
 
@@ -80,7 +80,7 @@ class Tasks(Protocol):
     async def statuses(self, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
         """The statuses of those of the tasks that exist."""
 
-    async def list(self, wanted: TaskFilter, *, after: str | None, limit: int) -> list[Task]:
+    async def list(self, wanted: TaskFilter, *, after: str | None, limit: int) -> Sequence[Task]:
         """Newest first, without free-form values; `after` is the last identifier of the page before."""
 
     async def change(self, task_id: str, decide: DecideTask, actor: Actor) -> Task:
@@ -98,18 +98,20 @@ class Tasks(Protocol):
         Raises LeaseNotFound for a lease that never was, or that another agent than `agent_id` held (None: any).
         """
 
-    async def claim(
-        self, lease: NewLease, capability_keys: Sequence[str], change: Change, actor: Actor
-    ) -> Task | None:
-        """Lease the most urgent queued task of these keys; None when there is none.
-
-        At most one claimer gets a task. Raises SlotTaken when the agent's slot is in use.
-        """
-
     async def renew(self, proof: LeaseProof, seconds: float, *, agent_id: str | None) -> Task:
         """Extend a current lease. Raises LeaseLost, LeaseNotFound."""
 
-    async def append_logs(
+    async def held_by(self, agent_id: str) -> Sequence[Task]:
+        """The tasks that the agent has leases on, without free-form values."""
+
+    async def count_by_status(self) -> dict[str, int]:
+        """How many tasks there are of each status."""
+
+
+class TaskLogs(Protocol):
+    """The log lines of tasks, numbered from 1 within a task."""
+
+    async def append(
         self,
         proof: LeaseProof,
         lines: Sequence[Mapping[str, str]],
@@ -117,54 +119,13 @@ class Tasks(Protocol):
         *,
         agent_id: str | None,
     ) -> Task:
-        """Append lines under a current lease. Raises LeaseLost, LeaseNotFound."""
+        """Append lines (`level`, `message`) under a current lease. At most one event per task and second.
 
-    async def read_logs(self, task_id: str, *, after: int | None, limit: int) -> list[LogLine]:
+        Raises LeaseLost, LeaseNotFound.
+        """
+
+    async def read(self, task_id: str, *, after: int | None, limit: int) -> Sequence[LogLine]:
         """The last lines, or the first behind line number `after`; ascending."""
-
-    async def queued_keys(self) -> list[str]:
-        """The capability keys under which something is queued."""
-
-    async def held_by(self, agent_id: str) -> list[Task]:
-        """The tasks that the agent has leases on, without free-form values."""
-
-    async def count_by_status(self) -> dict[str, int]:
-        """How many tasks there are of each status."""
-
-    # What the duties ask.
-
-    async def ids_with_release_pending(self, *, limit: int) -> list[tuple[str, TaskStatus]]:
-        """Ended tasks whose dependents may not have been told."""
-
-    async def released(self, task_ids: Sequence[str]) -> None:
-        """Note that the dependents of these tasks have been told. Idempotent."""
-
-    async def dependents_of(self, task_id: str, *, after: str | None, limit: int) -> list[Task]:
-        """Tasks that wait on the task, by identifier."""
-
-    async def drop_dependency(self, task_id: str, mark: Without) -> Task | None:
-        """Take one dependency off the list of a task. Idempotent; no event."""
-
-    async def ids_unblocked(self, *, limit: int) -> list[str]:
-        """Blocked tasks that wait on nothing any more."""
-
-    async def ids_due(self, *, limit: int) -> list[str]:
-        """Scheduled tasks whose `run_at` has come."""
-
-    async def ids_expired(self, *, limit: int) -> list[str]:
-        """Running tasks whose lease is over, by the database's clock."""
-
-    async def ids_unobedient(self, grace_seconds: float, *, limit: int) -> list[str]:
-        """Running tasks whose cancellation was asked longer ago than the grace period."""
-
-    async def ids_timed_out(self, *, limit: int) -> list[tuple[str, str]]:
-        """Tasks over one of their timeouts: identifier and `queue`, `execution` or `total`."""
-
-    async def expire(self, task_id: str, decide: DecideTask, actor: Actor) -> Task | None:
-        """As `change`, only while the lease is over by the database's clock; None otherwise."""
-
-    async def announce_logs(self, actor: Actor) -> None:
-        """Make the `task.log` events that were held back, of tasks whose second is over."""
 
 
 class Agents(Protocol):
@@ -176,7 +137,7 @@ class Agents(Protocol):
     async def get(self, agent_id: str) -> Agent:
         """Raise AgentNotFound when there is none (a tombstone is none)."""
 
-    async def list(self, wanted: AgentFilter, *, after: str | None, limit: int) -> list[Agent]:
+    async def list(self, wanted: AgentFilter, *, after: str | None, limit: int) -> Sequence[Agent]:
         """Oldest first; `after` is the last identifier of the page before."""
 
     async def change(self, agent_id: str, decide: DecideAgent, actor: Actor) -> Agent:
@@ -184,12 +145,6 @@ class Agents(Protocol):
 
     async def heard_of(self, agent_id: str, *, controls_taken: int | None) -> Agent:
         """Note a sign of life (no event), and take the control requests up to that one away."""
-
-    async def ids_silent(self, timeout_seconds: float, *, limit: int) -> list[str]:
-        """Agents that count as online and were not heard of for so long."""
-
-    async def ids(self) -> list[str]:
-        """All agents."""
 
     async def count_by_status(self) -> dict[str, int]:
         """How many agents there are of each status."""
@@ -200,7 +155,7 @@ class EventLog(Protocol):
 
     async def read(
         self, wanted: EventFilter, *, after: int, limit: int, newest_first: bool = False
-    ) -> list[Event]:
+    ) -> Sequence[Event]:
         """Events behind `after` ascending, or before it descending (0: from the newest).
 
         Raises LogTrimmed, ascending only, when events behind `after` (greater than 0) are gone.
@@ -219,7 +174,7 @@ class EventLog(Protocol):
 class Dispatcher(Protocol):
     """Gives queued tasks to agents that ask, the most urgent first."""
 
-    async def claim(self, agent_id: str, *, max_leases: int, wait_seconds: float) -> list[Task]:
+    async def claim(self, agent_id: str, *, max_leases: int, wait_seconds: float) -> Sequence[Task]:
         """Up to `max_leases` leased tasks; waits so long for the first one. Never over the agent's slots."""
 
 
@@ -262,6 +217,7 @@ class Services:
     identity: Accounts
     agents: Agents
     tasks: Tasks
+    logs: TaskLogs
     events: EventLog
     dispatcher: Dispatcher
     presence: Presence

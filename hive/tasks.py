@@ -352,6 +352,8 @@ def _end(
 def _lease_over(held: TaskLease) -> dict[str, Any]:
     return {
         "lease": ABSENT,
+        # The event of this change carries the count of the log.
+        "logs_held": ABSENT,
         "spent_leases": Append("spent_leases", held.lease_id, SPENT_LEASES_KEPT),
     }
 

@@ -1,0 +1,174 @@
+"""What the background duties need: the queue, the sweeps, the change feed and the log they write.
+
+All methods raise `Unavailable` when the store does not answer in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from hive.changes import Actor, Change, Without
+from hive.events import Event
+from hive.leases import NewLease
+from hive.ports import DecideTask
+from hive.tasks import Task, TaskStatus
+
+
+class Queue(Protocol):
+    """The queued tasks, as the claimer of a node sees them."""
+
+    async def claim(
+        self, lease: NewLease, capability_keys: Sequence[str], change: Change, actor: Actor
+    ) -> Task | None:
+        """Lease the most urgent queued task of these keys; None when there is none.
+
+        At most one claimer gets a task. Without `lease.key` only tasks without a concurrency key, with it
+        only tasks of that key. Raises SlotTaken when a slot is in use.
+        """
+
+    async def queued_keys(self) -> Sequence[str]:
+        """The capability keys under which something is queued."""
+
+    async def keyed_head(
+        self, capability_keys: Sequence[str], *, without: Sequence[str]
+    ) -> tuple[str, int] | None:
+        """The concurrency key and limit of the most urgent queued task, keys in `without` passed over.
+
+        None when the most urgent one has no key.
+        """
+
+    async def key_slots(self, key: str) -> set[int]:
+        """The slots of a concurrency key that are in use."""
+
+    async def held_by(self, agent_id: str) -> Sequence[Task]:
+        """The tasks that the agent has leases on, without free-form values."""
+
+
+class Sweeps(Protocol):
+    """What the reaper and the releaser look for. Time is the database's."""
+
+    async def release_pending(self, *, limit: int) -> Sequence[tuple[str, TaskStatus]]:
+        """Ended tasks whose dependents may not have been told, longest ago first."""
+
+    async def released(self, task_ids: Sequence[str]) -> None:
+        """Note that the dependents of these tasks have been told. Idempotent."""
+
+    async def dependents_of(self, task_id: str, *, limit: int) -> Sequence[Task]:
+        """Tasks that wait on the task."""
+
+    async def drop_dependency(self, task_id: str, mark: Without) -> Task | None:
+        """Take one dependency off the list of a task; None when it was not on it. No event."""
+
+    async def unblocked(self, *, limit: int) -> Sequence[str]:
+        """Blocked tasks that wait on nothing any more."""
+
+    async def due(self, *, limit: int) -> Sequence[str]:
+        """Scheduled tasks whose `run_at` has come."""
+
+    async def expired(self, *, limit: int) -> Sequence[str]:
+        """Running tasks whose lease is over."""
+
+    async def unobedient(self, grace_seconds: float, *, limit: int) -> Sequence[str]:
+        """Running tasks whose cancellation was asked longer ago than the grace period."""
+
+    async def timed_out(self, *, limit: int) -> Sequence[tuple[str, str]]:
+        """Tasks over one of their timeouts: identifier and `queue`, `execution` or `total`."""
+
+    async def expire(self, task_id: str, decide: DecideTask, actor: Actor) -> Task | None:
+        """As `Tasks.change`, while the lease is over by the database's clock; None otherwise."""
+
+    async def announce_logs(self, actor: Actor, *, limit: int) -> int:
+        """Make the `task.log` events that were held back and whose second is over; their number."""
+
+    async def silent_agents(self, timeout_seconds: float, *, limit: int) -> Sequence[str]:
+        """Agents that count as online and were not heard of for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event as the change feed gives it, not yet in the log. `token` is where to go on behind it."""
+
+    id: str
+    type: str
+    subject: str
+    time: datetime
+    version: int
+    data: Mapping[str, Any]
+    actor: str | None
+    request_id: str | None
+    token: Mapping[str, Any] | None
+
+
+class ChangeStream(Protocol):
+    """The changes of all resources in the order in which they were committed."""
+
+    @property
+    def token(self) -> Mapping[str, Any] | None:
+        """Everything up to here has been given."""
+
+    async def next_batch(self) -> Sequence[Recorded]:
+        """The next events; empty after a while without any. Raises HistoryLost, Unavailable."""
+
+
+class ChangeFeed(Protocol):
+    """Where change streams come from."""
+
+    def open(self, token: Mapping[str, Any] | None) -> AbstractAsyncContextManager[ChangeStream]:
+        """A stream behind the token, or from now. Entering raises HistoryLost when the token is too old."""
+
+    def unrecorded(self) -> AsyncIterator[Recorded]:
+        """The last event of every resource whose version is newer than its last one in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogTail:
+    """The end of the log. `token` is that of the newest event that has one."""
+
+    seq: int
+    token: Mapping[str, Any] | None
+
+
+class LogWriter(Protocol):
+    """The end of the event log that the recorder writes."""
+
+    async def read_tail(self) -> LogTail:
+        """The end of the log as a majority has it."""
+
+    async def append(self, after: int, entries: Sequence[Recorded]) -> Sequence[Event]:
+        """Append in order, with `seq` from `after` + 1. Raises SeqTaken when another one has written there."""
+
+    async def trim(self, older_than_days: float) -> int:
+        """Take old events away, never the newest one; the number taken."""
+
+
+class HistoryLost(Exception):
+    """The change feed no longer holds what follows the token."""
+
+
+class SeqTaken(Exception):
+    """Another recorder wrote this `seq`, or an event with this identifier is in the log."""
+
+
+class Leadership(Protocol):
+    """Leases of duties that one node at a time carries out. A term is a fence: it grows with each holder."""
+
+    async def acquire(self, duty: str, node_id: str, seconds: float) -> int | None:
+        """The new term, or None while another node holds the duty."""
+
+    async def renew(self, duty: str, node_id: str, term: int, seconds: float) -> bool:
+        """Extend the lease; False when it is lost."""
+
+    async def release(self, duty: str, node_id: str, term: int) -> None:
+        """Give the duty up. Idempotent."""
+
+    async def load_checkpoint(self, duty: str) -> Mapping[str, Any] | None:
+        """What the last holder saved."""
+
+    async def save_checkpoint(
+        self, duty: str, node_id: str, term: int, checkpoint: Mapping[str, Any]
+    ) -> bool:
+        """Save under the term; False when it is lost."""

@@ -1,0 +1,1 @@
+"""MongoDB: agents, tasks, their logs, the event log and the leases of background duties."""

@@ -1,0 +1,92 @@
+"""Turns a decision's change into one update: the fields, the next version and the event, at once.
+
+Three stages: set the fields; make the event from the document as it is then; both in one atomic update
+pipeline of one document. Every value that came from outside stands under `$literal`: a pipeline would take
+a text that starts with `$` for a field.
+
+`event` is replaced whole, under a key named by the version: with the same key, MongoDB's change stream would name
+the changed leaves only, and three similar events in a row would arrive as fragments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from hive.changes import ABSENT, NOW, Actor, After, Append, Change, Plus, Without
+from hive.events import check_type
+from hive.raw_json import RawJson
+
+_MARKS = (After, Plus, Append, Without)
+
+
+def update_pipeline(
+    change: Change, actor: Actor, *, identifier: str, summary: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The update pipeline of a visible change. `identifier` names `_id` in the event's data."""
+    assigned = {name: expression(value) for name, value in change.fields.items()}
+    assigned["version"] = expression(Plus("version"))
+    assigned["updated_at"] = expression(NOW)
+    event: dict[str, Any] = {
+        "id": {"$concat": ["$_id", ":", {"$toString": "$version"}]},
+        "type": check_type(change.event),
+        "subject": "$_id",
+        "time": "$$NOW",
+        "version": "$version",
+        "actor": {"$literal": actor.actor_id},
+        "data": {identifier: "$_id", **{name: f"${name}" for name in summary}},
+    }
+    if actor.request_id is not None:
+        event["request_id"] = {"$literal": actor.request_id}
+    keyed = {"k": {"$concat": ["v", {"$toString": "$version"}]}, "v": event}
+    return [{"$set": assigned}, {"$set": {"event": {"$arrayToObject": [[keyed]]}}}]
+
+
+def expression(value: Any) -> Any:
+    """The aggregation expression of a mark or of a plain value."""
+    match value:
+        case After(seconds):
+            return {"$add": ["$$NOW", round(seconds * 1000)]} if seconds else "$$NOW"
+        case Plus(name, amount):
+            return {"$add": [{"$ifNull": [f"${name}", 0]}, amount]}
+        case Append(name, item, keep):
+            grown = {"$concatArrays": [{"$ifNull": [f"${name}", []]}, [expression(item)]]}
+            return {"$slice": [grown, -keep]}
+        case Without(name, item):
+            kept = {"$ne": ["$$this", expression(item)]}
+            return {"$filter": {"input": {"$ifNull": [f"${name}", []]}, "cond": kept}}
+        case _ if value is ABSENT:
+            return "$$REMOVE"
+        case Mapping() if _holds_marks(value):
+            # An operator, not an object literal: a literal would be merged into what is there.
+            return {"$mergeObjects": [{key: expression(item) for key, item in value.items()}]}
+        case list() if _holds_marks(value):
+            return [expression(item) for item in value]
+        case _:
+            return {"$literal": plain(value)}
+
+
+def plain(value: Any) -> Any:
+    """The value as BSON takes it: enums by value, dataclasses as documents without None."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, RawJson):
+        return value.encoded
+    if is_dataclass(value) and not isinstance(value, type):
+        named = {item.name: getattr(value, item.name) for item in fields(value)}
+        return {key: plain(item) for key, item in named.items() if item is not None}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _holds_marks(value: Any) -> bool:
+    if isinstance(value, _MARKS):
+        return True
+    if isinstance(value, Mapping):
+        return any(_holds_marks(item) for item in value.values())
+    return isinstance(value, list | tuple) and any(_holds_marks(item) for item in value)

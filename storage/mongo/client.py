@@ -1,0 +1,85 @@
+"""The connection to MongoDB: what is asked of it, and what its failures become."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+from bson.codec_options import CodecOptions
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConnectionFailure, PyMongoError
+
+from hive.errors import Unavailable
+
+Document = dict[str, Any]
+Database = AsyncDatabase[Document]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TIMEOUT_MS = 2000
+STREAM_WAIT_MS = 500
+STREAM_SOCKET_TIMEOUT_MS = 3000
+
+
+def open_client(uri: str, *, pool_size: int = 50) -> AsyncMongoClient[Document]:
+    """A client whose every operation ends within 2 s, acknowledged and read by a majority."""
+    return AsyncMongoClient(
+        uri,
+        timeoutMS=TIMEOUT_MS,
+        serverSelectionTimeoutMS=TIMEOUT_MS,
+        connectTimeoutMS=1000,
+        maxPoolSize=pool_size,
+        maxIdleTimeMS=60_000,
+        **_common(),
+    )
+
+
+def open_stream_client(uri: str) -> AsyncMongoClient[Document]:
+    """A client for the change stream: its reads wait on purpose, so `timeoutMS` can't bound them."""
+    return AsyncMongoClient(
+        uri,
+        socketTimeoutMS=STREAM_SOCKET_TIMEOUT_MS,
+        serverSelectionTimeoutMS=TIMEOUT_MS,
+        connectTimeoutMS=1000,
+        maxPoolSize=4,
+        **_common(),
+    )
+
+
+def open_database(client: AsyncMongoClient[Document], name: str) -> Database:
+    """The database with aware UTC times."""
+    return client.get_database(name, codec_options=CodecOptions(tz_aware=True))
+
+
+def guarded(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Turn "MongoDB does not answer" into Unavailable; other errors are faults and go through."""
+
+    @functools.wraps(operation)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await operation(*args, **kwargs)
+        except PyMongoError as error:
+            if isinstance(error, ConnectionFailure) or error.timeout or _is_transient(error):
+                raise Unavailable(store="mongodb", cause=repr(error)[:500]) from error
+            raise
+
+    return run
+
+
+def _is_transient(error: PyMongoError) -> bool:
+    return error.has_error_label("RetryableWriteError") or error.has_error_label(
+        "TransientTransactionError"
+    )
+
+
+def _common() -> dict[str, Any]:
+    return {
+        "w": "majority",
+        "journal": True,
+        "readConcernLevel": "majority",
+        "retryWrites": True,
+        "retryReads": True,
+        "appname": "agentzero-api",
+    }

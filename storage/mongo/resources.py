@@ -1,0 +1,131 @@
+"""What the collections of agents and of tasks have in common: load, decide, save under the version.
+
+A resource is one document. `save` is the only way in which a visible change is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from pymongo import ReturnDocument
+from pymongo.asynchronous.collection import AsyncCollection
+
+from hive.changes import Actor, Change
+from hive.errors import NotFound, WriteConflict
+from storage.mongo.changes import update_pipeline
+from storage.mongo.client import Document, guarded
+
+R = TypeVar("R")
+ATTEMPTS = 32
+Committed = Callable[[Any, str], None]
+"""Told of each change that this node made: the resource as it is now and the type of the event."""
+
+
+class Resources(Generic[R]):
+    """Documents of one kind. `read` makes the domain's object of a document."""
+
+    def __init__(
+        self,
+        collection: AsyncCollection[Document],
+        *,
+        identifier: str,
+        summary: Sequence[str],
+        read: Callable[[Mapping[str, Any]], R],
+        missing: type[NotFound],
+        alive: Mapping[str, Any],
+    ) -> None:
+        self.collection = collection
+        self.read = read
+        self._identifier = identifier
+        self._summary = summary
+        self._missing = missing
+        self._alive = alive
+        self._committed: list[Committed] = []
+
+    def on_commit(self, callback: Committed) -> None:
+        """Call back, at once and in this process, after each change that was made here."""
+        self._committed.append(callback)
+
+    async def insert(self, resource_id: str, change: Change, actor: Actor) -> R:
+        """Add a resource. Raises DuplicateKeyError when the identifier or a unique field is in use.
+
+        The upsert can't touch a document that is there: none has version 0.
+        """
+        made = await self.save({"_id": resource_id, "version": 0}, change, actor, upsert=True)
+        if made is None:
+            raise AssertionError("an upsert gave no document")
+        return made
+
+    async def save(
+        self,
+        query: Mapping[str, Any],
+        change: Change,
+        actor: Actor,
+        *,
+        upsert: bool = False,
+        sort: Sequence[tuple[str, int]] | None = None,
+    ) -> R | None:
+        """Carry the change out on the one document that the query selects; None when none matches."""
+        document = await self.collection.find_one_and_update(
+            query,
+            update_pipeline(change, actor, identifier=self._identifier, summary=self._summary),
+            projection={"event": False},
+            upsert=upsert,
+            sort=sort,
+            return_document=ReturnDocument.AFTER,
+        )
+        if document is None:
+            return None
+        resource = self.read(document)
+        for callback in self._committed:
+            callback(resource, change.event)
+        return resource
+
+    @guarded
+    async def get(self, resource_id: str) -> R:
+        """Raise the resource's NotFound when there is none."""
+        return (await self._load({"_id": resource_id, **self._alive}))[0]
+
+    async def change(
+        self,
+        query: Mapping[str, Any],
+        decide: Callable[[R], Change | None],
+        actor: Actor,
+        *,
+        only_if: Mapping[str, Any] | None = None,
+    ) -> R | None:
+        """Load, decide, save under the version that was loaded; again when another was faster.
+
+        None when `only_if`, looked at within the update, does not hold.
+        """
+        for _ in range(ATTEMPTS):
+            resource, version = await self._load({**query, **self._alive})
+            change = decide(resource)
+            if change is None:
+                return resource
+            guard = {"_id": _id_of(resource, self._identifier), "version": version}
+            saved = await self.save({**guard, **(only_if or {})}, change, actor)
+            if saved is not None:
+                return saved
+            if only_if is not None and await self.collection.find_one(guard, {"_id": True}):
+                return None
+        raise WriteConflict(query=dict(query))
+
+    async def count_by(self, field: str) -> dict[str, int]:
+        """How many documents there are of each value of the field."""
+        cursor = await self.collection.aggregate(
+            [{"$match": dict(self._alive)}, {"$group": {"_id": f"${field}", "n": {"$sum": 1}}}]
+        )
+        return {row["_id"]: row["n"] async for row in cursor}
+
+    async def _load(self, query: Mapping[str, Any]) -> tuple[R, int]:
+        document = await self.collection.find_one(query, {"event": False})
+        if document is None:
+            raise self._missing()
+        return self.read(document), document["version"]
+
+
+def _id_of(resource: object, identifier: str) -> str:
+    value: str = getattr(resource, identifier)
+    return value

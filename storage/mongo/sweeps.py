@@ -1,0 +1,133 @@
+"""What the reaper and the releaser look for in MongoDB. All times are compared by the database (`$$NOW`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from hive.changes import NOW, Actor, Change, Without
+from hive.ports import DecideTask
+from hive.tasks import Task, TaskStatus
+from storage.mongo.agents import MongoAgents
+from storage.mongo.changes import expression
+from storage.mongo.client import Document, guarded
+from storage.mongo.logs import QUIET
+from storage.mongo.task_documents import read_task
+from storage.mongo.tasks import WITHOUT_FREE_FORM, MongoTasks
+
+_OVER = {"$expr": {"$lt": ["$lease.expires_at", "$$NOW"]}}
+
+
+class MongoSweeps:
+    """The port `hive.duty_ports.Sweeps`."""
+
+    def __init__(self, tasks: MongoTasks, agents: MongoAgents) -> None:
+        self._resources = tasks.resources
+        self._tasks = tasks.collection
+        self._agents = agents
+
+    @guarded
+    async def release_pending(self, *, limit: int) -> Sequence[tuple[str, TaskStatus]]:
+        found = self._tasks.find({"release_pending": True}, {"status": True}).limit(limit)
+        return [(row["_id"], TaskStatus(row["status"])) async for row in found]
+
+    @guarded
+    async def released(self, task_ids: Sequence[str]) -> None:
+        await self._tasks.update_many(
+            {"_id": {"$in": list(task_ids)}}, {"$unset": {"release_pending": ""}}
+        )
+
+    @guarded
+    async def dependents_of(self, task_id: str, *, limit: int) -> Sequence[Task]:
+        found = self._tasks.find({"waiting_on": task_id}, WITHOUT_FREE_FORM).limit(limit)
+        return [read_task(document) async for document in found]
+
+    @guarded
+    async def drop_dependency(self, task_id: str, mark: Without) -> Task | None:
+        document = await self._tasks.find_one_and_update(
+            {"_id": task_id, mark.name: mark.value},
+            [{"$set": {mark.name: expression(mark)}}],
+            projection=WITHOUT_FREE_FORM,
+            return_document=ReturnDocument.AFTER,
+        )
+        return None if document is None else read_task(document)
+
+    @guarded
+    async def unblocked(self, *, limit: int) -> Sequence[str]:
+        return await self._ids({"status": TaskStatus.BLOCKED.value, "waiting_on": []}, limit)
+
+    @guarded
+    async def due(self, *, limit: int) -> Sequence[str]:
+        due = {"$expr": {"$lte": ["$run_at", "$$NOW"]}, "run_at": {"$exists": True}}
+        return await self._ids({"status": TaskStatus.SCHEDULED.value, **due}, limit)
+
+    @guarded
+    async def expired(self, *, limit: int) -> Sequence[str]:
+        return await self._ids({"lease.lease_id": {"$exists": True}, **_OVER}, limit)
+
+    @guarded
+    async def unobedient(self, grace_seconds: float, *, limit: int) -> Sequence[str]:
+        overdue = {"$lt": ["$cancel_requested_at", _ago(grace_seconds)]}
+        running = {"lease.lease_id": {"$exists": True}, "cancel_requested": True}
+        return await self._ids({**running, "$expr": overdue}, limit)
+
+    @guarded
+    async def timed_out(self, *, limit: int) -> Sequence[tuple[str, str]]:
+        over = {
+            "queue": _over("queued", "$queued_at", "queue_seconds"),
+            "execution": _over("running", "$started_at", "execution_seconds"),
+            "total": {"$lt": ["$total_deadline", "$$NOW"]},
+        }
+        waiting = {
+            "timeouts": {"$exists": True},
+            "status": {"$in": ["scheduled", "blocked", "queued", "running"]},
+        }
+        guards: dict[str, Document] = {
+            "queue": {"queued_at": {"$exists": True}},
+            "execution": {"lease.lease_id": {"$exists": True}},
+            "total": {"total_deadline": {"$exists": True}},
+        }
+        found: list[tuple[str, str]] = []
+        for what, condition in over.items():
+            query = {**waiting, **guards[what], "$expr": condition}
+            found += [(task_id, what) for task_id in await self._ids(query, limit)]
+        return found
+
+    @guarded
+    async def expire(self, task_id: str, decide: DecideTask, actor: Actor) -> Task | None:
+        return await self._resources.change({"_id": task_id}, decide, actor, only_if=_OVER)
+
+    @guarded
+    async def announce_logs(self, actor: Actor, *, limit: int) -> int:
+        held = {"logs_held": True, "$expr": QUIET}
+        announced = Change("task.log", {"logs_held": False, "logged_at": NOW})
+        made = 0
+        for task_id in await self._ids(held, limit):
+            saved = await self._resources.save({"_id": task_id, **held}, announced, actor)
+            made += saved is not None
+        return made
+
+    @guarded
+    async def silent_agents(self, timeout_seconds: float, *, limit: int) -> Sequence[str]:
+        return await self._agents.ids_silent(timeout_seconds, limit=limit)
+
+    async def _ids(self, query: Document, limit: int) -> list[str]:
+        return [row["_id"] async for row in self._tasks.find(query, {"_id": True}).limit(limit)]
+
+
+def _ago(seconds: float) -> Document:
+    return {"$subtract": ["$$NOW", round(seconds * 1000)]}
+
+
+def _over(status: str, since: str, timeout: str) -> dict[str, Any]:
+    allowed = {"$multiply": [f"$timeouts.{timeout}", 1000]}
+    waited = {"$subtract": ["$$NOW", since]}
+    return {
+        "$and": [
+            {"$eq": ["$status", status]},
+            {"$gt": [f"$timeouts.{timeout}", None]},
+            {"$gt": [waited, allowed]},
+        ]
+    }

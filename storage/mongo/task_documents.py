@@ -1,0 +1,93 @@
+"""Between a task's document and the domain's task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hive.leases import LeaseProof, TaskLease
+from hive.raw_json import RawJson
+from hive.task_spec import (
+    Backoff,
+    BackoffKind,
+    Concurrency,
+    DependencyPolicy,
+    TaskPriority,
+    TaskSpec,
+    Timeouts,
+)
+from hive.tasks import Task, TaskError, TaskStatus
+
+Document = Mapping[str, Any]
+
+
+def read_task(document: Document) -> Task:
+    """The task that a document holds; free-form values are None when the projection left them out."""
+    return Task(
+        task_id=document["_id"],
+        spec=_read_spec(document),
+        owner=document["owner"],
+        status=TaskStatus(document["status"]),
+        version=document["version"],
+        created_at=document["created_at"],
+        updated_at=document["updated_at"],
+        waiting_on=tuple(document["waiting_on"]),
+        attempt=document["attempt"],
+        fence=document["fence"],
+        lease=_read_lease(document),
+        agent_id=document.get("agent_id"),
+        progress=document.get("progress"),
+        result=_read_raw(document, "result"),
+        error=_read_error(document),
+        reason=document.get("reason"),
+        cancel_requested=document.get("cancel_requested", False),
+        log_count=document["log_count"],
+        run_at=document.get("run_at"),
+        started_at=document.get("started_at"),
+        ended_at=document.get("ended_at"),
+        ended_by=_read_ended_by(document),
+    )
+
+
+def _read_spec(document: Document) -> TaskSpec:
+    backoff = document.get("backoff")
+    timeouts = document.get("timeouts")
+    concurrency = document.get("concurrency")
+    return TaskSpec(
+        name=document["name"],
+        description=document.get("description"),
+        priority=TaskPriority(document["priority"]),
+        parameters=_read_raw(document, "parameters"),
+        dependencies=tuple(document["dependencies"]),
+        required_capabilities=tuple(document["required_capabilities"]),
+        on_dependency_failure=DependencyPolicy(document["on_dependency_failure"]),
+        max_attempts=document["max_attempts"],
+        backoff=None
+        if backoff is None
+        else Backoff(**{**backoff, "kind": BackoffKind(backoff["kind"])}),
+        non_retryable=tuple(document["non_retryable"]),
+        timeouts=None if timeouts is None else Timeouts(**timeouts),
+        run_at=document.get("run_at"),
+        concurrency=None if concurrency is None else Concurrency(**concurrency),
+        labels=document["labels"],
+    )
+
+
+def _read_lease(document: Document) -> TaskLease | None:
+    lease = document.get("lease")
+    return None if lease is None else TaskLease(**lease)
+
+
+def _read_error(document: Document) -> TaskError | None:
+    error = document.get("error")
+    return None if error is None else TaskError(**error)
+
+
+def _read_ended_by(document: Document) -> LeaseProof | None:
+    proof = document.get("ended_by")
+    return None if proof is None else LeaseProof(**proof)
+
+
+def _read_raw(document: Document, name: str) -> RawJson | None:
+    encoded = document.get(name)
+    return None if encoded is None else RawJson(bytes(encoded))

@@ -1,0 +1,257 @@
+"""Tasks in MongoDB: one document a task, its lease inside it.
+
+What spans documents is kept exact by unique partial indexes: a slot of an agent (`lease.agent_id`, `lease.slot`) and a
+slot of a concurrency key (`lease.key`, `lease.key_slot`) belong to one lease at most, and go with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from hive.changes import Actor, After, Change
+from hive.errors import LeaseLost, LeaseNotFound, SlotTaken, TaskNotFound
+from hive.leases import LeaseProof, NewLease
+from hive.ports import DecideTask, TaskFilter
+from hive.tasks import SUMMARY_FIELDS, Task, TaskStatus
+from storage.mongo.changes import expression
+from storage.mongo.client import Database, Document, guarded
+from storage.mongo.resources import Committed, Resources
+from storage.mongo.task_documents import read_task
+
+INDEXES = (
+    IndexModel(
+        [("status", ASCENDING), ("capability_key", ASCENDING), ("rank", DESCENDING), ("_id", 1)],
+        name="queue",
+    ),
+    IndexModel(
+        [("lease.agent_id", ASCENDING), ("lease.slot", ASCENDING)],
+        name="slot_unique",
+        unique=True,
+        partialFilterExpression={"lease.agent_id": {"$exists": True}},
+    ),
+    IndexModel(
+        [("lease.key", ASCENDING), ("lease.key_slot", ASCENDING)],
+        name="key_slot_unique",
+        unique=True,
+        partialFilterExpression={"lease.key": {"$exists": True}},
+    ),
+    IndexModel(
+        [("lease.lease_id", ASCENDING)],
+        name="lease_unique",
+        unique=True,
+        partialFilterExpression={"lease.lease_id": {"$exists": True}},
+    ),
+    IndexModel([("spent_leases", ASCENDING)], name="spent_leases", sparse=True),
+    IndexModel([("waiting_on", ASCENDING), ("_id", ASCENDING)], name="dependents"),
+    IndexModel(
+        [("release_pending", ASCENDING)],
+        name="release_pending",
+        partialFilterExpression={"release_pending": True},
+    ),
+    IndexModel([("owner", ASCENDING), ("_id", DESCENDING)], name="owner"),
+    IndexModel([("agent_id", ASCENDING), ("_id", DESCENDING)], name="agent"),
+    IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="status"),
+    IndexModel(
+        [("status", ASCENDING), ("concurrency.key", ASCENDING)],
+        name="keyed_queue",
+        partialFilterExpression={"concurrency.key": {"$exists": True}},
+    ),
+    IndexModel(
+        [("lease.expires_at", ASCENDING)],
+        name="lease_expiry",
+        partialFilterExpression={"lease.lease_id": {"$exists": True}},
+    ),
+    IndexModel(
+        [("run_at", ASCENDING)],
+        name="run_at",
+        partialFilterExpression={"run_at": {"$exists": True}},
+    ),
+    IndexModel(
+        [("timeouts", ASCENDING)],
+        name="timeouts",
+        partialFilterExpression={"timeouts": {"$exists": True}},
+    ),
+    IndexModel(
+        [("logs_held", ASCENDING)],
+        name="logs_held",
+        partialFilterExpression={"logs_held": True},
+    ),
+)
+WITHOUT_FREE_FORM = {"event": False, "parameters": False, "result": False}
+
+
+class MongoTasks:
+    """The ports `hive.ports.Tasks` and `hive.duty_ports.Queue`."""
+
+    def __init__(self, database: Database) -> None:
+        self.resources: Resources[Task] = Resources(
+            database["tasks"],
+            identifier="task_id",
+            summary=SUMMARY_FIELDS,
+            read=read_task,
+            missing=TaskNotFound,
+            alive={},
+        )
+        self.collection = self.resources.collection
+        # Queued tasks with a concurrency key cost a claim one query more; most hives have none.
+        self._keyed_queue = True
+
+    async def prepare(self) -> None:
+        """Make the indexes. Idempotent."""
+        await self.collection.create_indexes(list(INDEXES))
+
+    def on_commit(self, callback: Committed) -> None:
+        """Call back after each change made by this node."""
+        self.resources.on_commit(callback)
+
+    @guarded
+    async def insert(self, task_id: str, change: Change, actor: Actor) -> Task:
+        if "concurrency" in change.fields:
+            self._keyed_queue = True
+        return await self.resources.insert(task_id, change, actor)
+
+    async def get(self, task_id: str) -> Task:
+        return await self.resources.get(task_id)
+
+    @guarded
+    async def statuses(self, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
+        found = self.collection.find({"_id": {"$in": list(task_ids)}}, {"status": True})
+        return {row["_id"]: TaskStatus(row["status"]) async for row in found}
+
+    @guarded
+    async def list(self, wanted: TaskFilter, *, after: str | None, limit: int) -> Sequence[Task]:
+        query: Document = {}
+        if wanted.status is not None:
+            query["status"] = wanted.status.value
+        if wanted.priority is not None:
+            query["priority"] = wanted.priority.value
+        for name in ("owner", "agent_id", "name"):
+            value = getattr(wanted, name)
+            if value is not None:
+                query[name] = {"$eq": value}
+        if after is not None:
+            query["_id"] = {"$lt": after}
+        cursor = self.collection.find(query, WITHOUT_FREE_FORM).sort("_id", DESCENDING)
+        return [read_task(document) async for document in cursor.limit(limit)]
+
+    @guarded
+    async def change(self, task_id: str, decide: DecideTask, actor: Actor) -> Task:
+        return _made(await self.resources.change({"_id": task_id}, decide, actor))
+
+    @guarded
+    async def change_leased(
+        self, proof: LeaseProof, decide: DecideTask, actor: Actor, *, agent_id: str | None
+    ) -> Task:
+        query = await self.find_leased(proof, agent_id)
+        return _made(await self.resources.change(query, decide, actor))
+
+    @guarded
+    async def claim(
+        self, lease: NewLease, capability_keys: Sequence[str], change: Change, actor: Actor
+    ) -> Task | None:
+        # MongoDB merges the sorted ranges of the keys; the head of the queue costs one seek a key.
+        query: Document = {
+            "status": TaskStatus.QUEUED.value,
+            "capability_key": {"$in": list(capability_keys)},
+        }
+        if lease.key is None:
+            query["concurrency"] = {"$exists": False}
+        else:
+            query["concurrency.key"] = {"$eq": lease.key}
+        try:
+            return await self.resources.save(
+                query, change, actor, sort=[("rank", DESCENDING), ("_id", ASCENDING)]
+            )
+        except DuplicateKeyError as error:
+            raise SlotTaken(agent_id=lease.agent_id, slot=lease.slot, key=lease.key) from error
+
+    @guarded
+    async def renew(self, proof: LeaseProof, seconds: float, *, agent_id: str | None) -> Task:
+        # Not visible to anybody but the holder: no event, no new version.
+        document = await self.collection.find_one_and_update(
+            current(proof, agent_id),
+            [{"$set": {"lease.expires_at": expression(After(seconds))}}],
+            projection=WITHOUT_FREE_FORM,
+            return_document=ReturnDocument.AFTER,
+        )
+        if document is None:
+            await self.find_leased(proof, agent_id)
+            raise LeaseLost(lease_id=proof.lease_id, fence=proof.fence)
+        return read_task(document)
+
+    @guarded
+    async def queued_keys(self) -> Sequence[str]:
+        queued = {"status": TaskStatus.QUEUED.value}
+        self._keyed_queue = (
+            await self.collection.find_one({**queued, "concurrency.key": {"$exists": True}}, {})
+            is not None
+        )
+        keys: list[str] = await self.collection.distinct("capability_key", queued)
+        return keys
+
+    @guarded
+    async def keyed_head(
+        self, capability_keys: Sequence[str], *, without: Sequence[str]
+    ) -> tuple[str, int] | None:
+        """The concurrency key and limit of the most urgent queued task, when that has one and the key is
+        not among `without`; None when the most urgent one has none."""
+        if not self._keyed_queue:
+            return None
+        head = await self.collection.find_one(
+            {
+                "status": TaskStatus.QUEUED.value,
+                "capability_key": {"$in": list(capability_keys)},
+                "concurrency.key": {"$nin": list(without)},
+            },
+            {"concurrency": True},
+            sort=[("rank", DESCENDING), ("_id", ASCENDING)],
+        )
+        concurrency = head.get("concurrency") if head else None
+        return None if concurrency is None else (concurrency["key"], concurrency["limit"])
+
+    @guarded
+    async def key_slots(self, key: str) -> set[int]:
+        """The slots of a concurrency key that are in use."""
+        held = self.collection.find({"lease.key": {"$eq": key}}, {"lease.key_slot": True})
+        return {row["lease"]["key_slot"] async for row in held}
+
+    @guarded
+    async def held_by(self, agent_id: str) -> Sequence[Task]:
+        held = self.collection.find({"lease.agent_id": agent_id}, WITHOUT_FREE_FORM)
+        return [read_task(document) async for document in held.sort("lease.slot", ASCENDING)]
+
+    @guarded
+    async def count_by_status(self) -> dict[str, int]:
+        counted = await self.resources.count_by("status")
+        return {status.value: counted.get(status.value, 0) for status in TaskStatus}
+
+    async def find_leased(self, proof: LeaseProof, agent_id: str | None) -> Document:
+        """A query for the task that the lease belongs to or belonged to. Raises LeaseNotFound."""
+        lease_id = {"$eq": proof.lease_id}
+        found = await self.collection.find_one(
+            {"$or": [{"lease.lease_id": lease_id}, {"spent_leases": lease_id}]},
+            {"lease.lease_id": True, "agent_id": True},
+        )
+        if found is None:
+            raise LeaseNotFound
+        if agent_id is not None and found["agent_id"] != agent_id:
+            # The task went on to another agent, or the lease is somebody else's.
+            current = found.get("lease", {}).get("lease_id") == proof.lease_id
+            raise LeaseNotFound if current else LeaseLost(lease_id=proof.lease_id)
+        return {"_id": found["_id"]}
+
+
+def current(proof: LeaseProof, agent_id: str | None) -> Document:
+    """A query for the task while the lease is current (and held by the agent, when one is given)."""
+    query: Document = {"lease.lease_id": {"$eq": proof.lease_id}, "lease.fence": proof.fence}
+    return query if agent_id is None else {**query, "lease.agent_id": agent_id}
+
+
+def _made(task: Task | None) -> Task:
+    if task is None:
+        raise AssertionError("an unconditional change gave nothing")
+    return task
