@@ -1,0 +1,45 @@
+"""Import rules that import-linter can't say: allowed lists instead of forbidden ones."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted names of what a module imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield node.module or ""
+
+
+def modules(package: str) -> list[Path]:
+    """Every module of a package, by path."""
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules("hive"), ids=lambda path: path.stem)
+def test_hive_imports_the_standard_library_only(path: Path) -> None:
+    """The decisions depend on nothing that can be installed."""
+    roots = {name.partition(".")[0] for name in imported(path)}
+    assert roots - sys.stdlib_module_names - {"hive"} == set()
+
+
+@pytest.mark.parametrize("path", modules("server/demo"), ids=lambda path: path.stem)
+def test_the_demo_uses_the_server_as_any_client_does(path: Path) -> None:
+    """Of ours it imports the Python client and itself."""
+    ours = {
+        name
+        for name in imported(path)
+        if name.partition(".")[0] in {"server", "handlers", "hive", "storage"}
+    }
+    assert {name for name in ours if not name.startswith("server.demo")} == set()
