@@ -66,6 +66,6 @@ bench: setup ## Measurements.
 
 .PHONY: clean
 clean: ## Remove what was built and cached; data directories stay.
-	rm -rf .venv build dist *.egg-info clients/python/*.egg-info clients/python/src/*.egg-info \
+	rm -rf .venv build dist *.egg-info clients/python/*.egg-info \
 	    .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

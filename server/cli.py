@@ -16,6 +16,7 @@ from server.embedded import EmbeddedMongoError
 from server.settings import Settings, SettingsError, find_unknown_variables, load_settings
 
 REFUSED = 2
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="agentzero",
@@ -63,8 +64,10 @@ def serve() -> None:
         structlog.get_logger(__name__).warning("settings.unknown", variable=name)
     try:
         uvloop.run(bootstrap.serve(settings))
-    except (DataDirectoryError, EmbeddedMongoError) as error:
+    except (DataDirectoryError, EmbeddedMongoError, SettingsError) as error:
         raise _refuse(str(error)) from None
+    except KeyboardInterrupt:  # Before the server listens for signals.
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -118,3 +121,7 @@ def _settings() -> Settings:
 def _refuse(message: str) -> typer.Exit:
     typer.echo(message, err=True)
     return typer.Exit(REFUSED)
+
+
+if __name__ == "__main__":
+    main()

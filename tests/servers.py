@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from server import die_with_parent
+from server.data_directory import DataDirectory, RunningServer
 from server.embedded import EmbeddedMongo
+from server.settings import PREFIX
 
+ROOT = Path(__file__).resolve().parent.parent
 POLL_SECONDS = 0.01
 
 
@@ -23,6 +31,69 @@ def running_mongod(directory: Path) -> Iterator[str]:
     finally:
         loop.run_until_complete(mongo.stop())
         loop.close()
+
+
+class ServerProcess:
+    """`agentzero serve` as users run it, on a data directory and an ephemeral port.
+
+    It dies with the test run. `kill()` is SIGKILL, `stop()` is SIGTERM; both reap it.
+    """
+
+    def __init__(self, data_dir: Path, **settings: str) -> None:
+        self.data = DataDirectory(data_dir)
+        self.log_path = data_dir.with_name(f"{data_dir.name}.log")
+        self._environment = {n: v for n, v in os.environ.items() if not n.startswith(PREFIX)} | {
+            f"{PREFIX}DATA_DIR": str(data_dir),
+            f"{PREFIX}PORT": "0",
+            f"{PREFIX}LOG_FORMAT": "json",
+            **{f"{PREFIX}{name}": value for name, value in settings.items()},
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The running process; an error when there is none."""
+        assert self._process is not None, "the server was not started"
+        return self._process.pid
+
+    def start(self, seconds: float = 60) -> str:
+        """Start it and return its URL once it listens; what it said is in `log_path`."""
+        parent = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
+        program = [sys.executable, "-m", "server.cli", "serve"]
+        with self.log_path.open("ab") as output:
+            self._process = process = subprocess.Popen(
+                [*parent, *program], cwd=ROOT, env=self._environment, stdout=output, stderr=output
+            )
+        found: RunningServer | None = None
+
+        def listens() -> bool:
+            nonlocal found
+            assert process.poll() is None, self.log_path.read_text()[-4_000:]
+            found = self.data.find_running_server()
+            return found is not None and found.pid == process.pid
+
+        wait_until(listens, "the server listens", seconds)
+        assert found is not None
+        return found.url
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._end(signal.SIGKILL, seconds=10)
+
+    def stop(self, seconds: float = 15) -> int:
+        """Ask it to drain and end; its exit code."""
+        return self._end(signal.SIGTERM, seconds)
+
+    def _end(self, number: signal.Signals, seconds: float) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        try:
+            return process.wait(seconds)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:

@@ -26,7 +26,7 @@ SOURCES = (
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built without network from a copy: builds write beside the source."""
+    """The wheel of this checkout, built without network, from a copy that a build may litter."""
     directory = tmp_path_factory.mktemp("wheel")
     source = directory / "source"
     source.mkdir()
