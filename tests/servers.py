@@ -36,7 +36,8 @@ def running_mongod(directory: Path) -> Iterator[str]:
 class ServerProcess:
     """`agentzero serve` as users run it, on a data directory and an ephemeral port.
 
-    It dies with the test run. `kill()` is SIGKILL, `stop()` is SIGTERM; both reap it.
+    It dies with the thread that starts it, so start it from the main thread. `kill()` is SIGKILL,
+    `stop()` is SIGTERM; both reap it.
     """
 
     def __init__(self, data_dir: Path, **settings: str) -> None:

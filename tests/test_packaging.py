@@ -49,6 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_packages_contracts_pages_and_licence(wheel: Path) -> None:
     """Every module of a package, and everything that is shown to a user."""
+    source = wheel.parent / "source"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith("/METADATA"))
@@ -56,20 +57,20 @@ def test_the_wheel_carries_packages_contracts_pages_and_licence(wheel: Path) -> 
         (scripts,) = (name for name in names if name.endswith("/entry_points.txt"))
         assert "agentzero = server.cli:main" in archive.read(scripts).decode()
         for contract in ("openapi.yaml", "asyncapi.yaml"):
-            if (ROOT / contract).exists():
+            if (source / contract).exists():
                 bundled = archive.read(f"server/_bundled/{contract}")
-                assert bundled == (ROOT / contract).read_bytes()
+                assert bundled == (source / contract).read_bytes()
     modules = {
-        path.relative_to(ROOT).as_posix()
+        path.relative_to(source).as_posix()
         for package in PACKAGES
-        for path in (ROOT / package).rglob("*.py")
+        for path in (source / package).rglob("*.py")
         if "_bundled" not in path.parts
     }
     assert modules - names == set()
     for directory in ("web", "examples"):
         files = {
-            f"server/_bundled/{path.relative_to(ROOT).as_posix()}"
-            for path in (ROOT / directory).rglob("*")
+            f"server/_bundled/{path.relative_to(source).as_posix()}"
+            for path in (source / directory).rglob("*")
             if path.is_file() and not any(part.startswith((".", "__")) for part in path.parts[-2:])
         }
         assert files - names == set()
