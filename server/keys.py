@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -29,8 +29,8 @@ class SigningKey:
 
     kid: str
     algorithm: str
-    public: Any
-    private: Any = None
+    public: Any = field(repr=False)
+    private: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

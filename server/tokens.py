@@ -30,6 +30,7 @@ TYPE = "at+jwt"
 ALGORITHMS = frozenset({"HS256", "RS256", "EdDSA"})
 CLAIMS = ("iss", "aud", "sub", "role", "sid", "jti", "iat", "nbf", "exp")
 _TIMES = ("iat", "nbf", "exp")
+_LATEST = 2**53
 _TEXTS = ("iss", "aud", "sub", "role", "sid", "jti")
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 
@@ -154,8 +155,9 @@ def _segments(encoded: str) -> tuple[str, str]:
 def _object(segment: str) -> dict[str, Any]:
     """Decode a segment. Two fields of one name would mean one thing to us and another to PyJWT."""
     try:
+        # As text: of bytes, json would guess UTF-16 and UTF-32 too.
         value = json.loads(
-            urlsafe_b64decode(segment + "=" * (-len(segment) % 4)),
+            urlsafe_b64decode(segment + "=" * (-len(segment) % 4)).decode(),
             object_pairs_hook=_without_duplicates,
             parse_constant=_refuse_constant,
         )
@@ -178,8 +180,8 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _claims(claims: dict[str, Any]) -> Claims:
-    if any(type(claims[name]) is not int for name in _TIMES):
-        raise InvalidToken(reason="a time is not an integer")
+    if any(type(claims[name]) is not int or claims[name] > _LATEST for name in _TIMES):
+        raise InvalidToken(reason="a time is not an integer of seconds")
     if any(not isinstance(claims[name], str) or not claims[name] for name in _TEXTS):
         raise InvalidToken(reason="a claim is not a text")
     if not claims["sub"].startswith("usr_") or not claims["sid"].startswith("ses_"):

@@ -45,7 +45,9 @@ class Database:
         self._url = _with_driver(make_url(url))
         self._timeout_seconds = timeout_seconds
         self._clock = clock
-        self._free = threading.BoundedSemaphore(threads + waiting)
+        self._room = threads + waiting
+        self._under_way = 0
+        self._ended = threading.Condition()
         tornado_sqlalchemy.set_max_workers(threads)
         self._sqlalchemy = tornado_sqlalchemy.SQLAlchemy(
             self._url,
@@ -94,12 +96,16 @@ class Database:
         return cast(datetime, session.scalar(select(func.clock_timestamp()))).astimezone(UTC)
 
     def close(self) -> None:
-        """Close every connection that is not in use."""
+        """Wait for the work under way, `timeout_seconds` at most, and close the connections."""
+        with self._ended:
+            self._ended.wait_for(lambda: self._under_way == 0, timeout=self._timeout_seconds)
         self.engine.dispose()
 
     async def _run(self, work: Callable[[Session], T], *, begin: str) -> T:
-        if not self._free.acquire(blocking=False):
-            raise Unavailable(reason="too much work waits for the SQL database")
+        with self._ended:
+            if self._under_way >= self._room:
+                raise Unavailable(reason="too much work waits for the SQL database")
+            self._under_way += 1
 
         def unit() -> T:
             try:
@@ -109,7 +115,9 @@ class Database:
                     session.commit()
                     return result
             finally:
-                self._free.release()
+                with self._ended:
+                    self._under_way -= 1
+                    self._ended.notify_all()
 
         try:
             async with asyncio.timeout(self._timeout_seconds):

@@ -44,9 +44,28 @@ def postgres_server() -> Iterator[str]:
     if user is not None:
         shutil.chown(folder, user)
     data = folder / "data"
-    initialise = [programs / "initdb", "-D", data, "-U", "agentzero", "-A", "trust", "-E", "UTF8"]
+    initialise: list[str | Path] = [
+        programs / "initdb",
+        "-D",
+        data,
+        "-U",
+        "agentzero",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+    ]
     subprocess.run(initialise, check=True, user=user, cwd="/", stdout=subprocess.DEVNULL)
-    command = [programs / "postgres", "-D", data, "-k", folder, "-F", "-c", "listen_addresses="]
+    command: list[str | Path] = [
+        programs / "postgres",
+        "-D",
+        data,
+        "-k",
+        folder,
+        "-F",
+        "-c",
+        "listen_addresses=",
+    ]
     server = subprocess.Popen(command, user=user, cwd="/", stderr=subprocess.DEVNULL)
     try:
         _wait_until_ready([programs / "pg_isready", "-q", "-h", folder], server)

@@ -1,0 +1,72 @@
+"""What a fresh installation makes, once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hive.permissions import Role
+from hive.secrets import API_KEY
+from server.first_start import FirstStart, ensure_bootstrap
+from tests.identity.node import Node
+
+
+async def _ensure(node: Node, **given: str | None) -> FirstStart:
+    return await ensure_bootstrap(
+        node.store, node.passwords, node.accounts, node.authenticator, **given
+    )
+
+
+async def test_fresh_installation_gets_an_admin_and_an_operator_key(node: Node) -> None:
+    """Both are shown once and both work; neither is in the object's text."""
+    made = await _ensure(node)
+    assert made.admin_password
+    assert made.operator_key
+    assert API_KEY.is_well_formed(made.operator_key)
+    principal = await node.authenticator.authenticate(made.operator_key)
+    assert (principal.name, principal.role) == ("admin", Role.ADMIN)
+    pair = await node.accounts.login("admin", made.admin_password)
+    assert (await node.authenticator.authenticate(pair.access_token)).is_admin
+    assert made.admin_password not in repr(made)
+    assert made.operator_key not in repr(made)
+
+
+async def test_second_start_makes_nothing(node: Node) -> None:
+    """With a key that works and a user there is nothing to make or to show."""
+    made = await _ensure(node)
+    assert await _ensure(node, operator_key=made.operator_key) == FirstStart()
+    assert await node.store.count_users() == 1
+
+
+async def test_given_password_is_used_and_not_shown(node: Node) -> None:
+    """An operator who sets the password knows it already."""
+    made = await _ensure(node, admin_password="a password from the settings")
+    assert made.admin_password is None
+    assert await node.accounts.login("admin", "a password from the settings")
+
+
+async def test_lost_operator_key_is_replaced(node: Node) -> None:
+    """Without the file a new key is made, and the old one, wherever it is, stops working."""
+    first = await _ensure(node)
+    second = await _ensure(node, operator_key="azk_broken")
+    assert second.operator_key not in {None, first.operator_key}
+    third = await _ensure(node, operator_key=first.operator_key)
+    assert third.operator_key is not None
+    fourth = await _ensure(node, operator_key=third.operator_key)
+    assert fourth == FirstStart()
+
+
+async def test_without_an_admin_no_operator_key_is_made(node: Node) -> None:
+    """Whoever disabled the last admin did not want a key to appear at the next start."""
+    await _ensure(node)
+    admin = await node.store.find_admin()
+    assert admin is not None
+    await node.store.change_user(admin.user_id, disabled=True)
+    assert await _ensure(node) == FirstStart()
+
+
+async def test_nodes_that_start_together_make_one_admin(node: Node) -> None:
+    """Only one of them shows a password, and that one works."""
+    made = await asyncio.gather(*(_ensure(node) for _ in range(5)))
+    passwords = [each.admin_password for each in made if each.admin_password]
+    assert len(passwords) == 1
+    assert await node.accounts.login("admin", passwords[0])
