@@ -43,6 +43,7 @@ MAX_SOCKET_PATH_BYTES = 100  # sun_path has 108 on Linux, 104 elsewhere (unix(7)
 MAX_LOG_BYTES = 16 * 1024 * 1024
 CACHE_GIGABYTES = 0.25
 OPLOG_MEGABYTES = 1024
+JOURNAL = "log=(file_max=16MB)"  # mongod preallocates three of these, 100 MB each by default.
 
 START_SECONDS = 60.0
 PREVIOUS_SECONDS = 20.0
@@ -142,6 +143,7 @@ class EmbeddedMongo:
             *("--bind_ip", MEMBER, "--nounixsocket"),  # The second one is in /tmp for everybody.
             *("--replSet", REPLICA_SET, "--oplogSize", str(OPLOG_MEGABYTES)),
             *("--wiredTigerCacheSizeGB", str(CACHE_GIGABYTES)),
+            *("--wiredTigerEngineConfigString", JOURNAL),
             "--noscripting",
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
         ]
