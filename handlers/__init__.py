@@ -1,1 +1,4 @@
-"""The operations of the REST contract, one module per tag. They know the hive and its ports only."""
+"""The operations of the REST contract, one module per tag.
+
+They know the hive and its ports only.
+"""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hive.changes import Actor
 from hive.permissions import Principal
 from hive.ports import Services
 
@@ -25,6 +26,11 @@ class Context:
         if self.principal is None:
             raise AssertionError("an operation that needs a principal was declared public")
         return self.principal
+
+    @property
+    def actor(self) -> Actor:
+        """Whom the event of a change names."""
+        return Actor(self.caller.principal_id, self.request_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The agent machine: what an agent is, what its status follows from, and the decisions about it.
 
-The status is a projection: what is wanted of the agent (`desired_state`) decides first, then whether it was
-heard of, then whether it runs anything. It can be worked out again at any time (`observe`).
+The status is a projection: what is wanted of the agent (`desired_state`) decides first, then
+whether it was heard of, then whether it runs anything. It can be worked out again at any time
+(`observe`).
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def update(agent: Agent, spec: AgentSpec) -> Change | None:
     return None if spec == agent.spec else Change("agent.updated", _configuration(spec))
 
 
-def unregister(agent: Agent) -> Change:
+def unregister(_agent: Agent) -> Change:
     """Leave a tombstone: the event needs a document. The name is free at once."""
     return Change("agent.unregistered", {"deleted": True, "deleted_at": NOW, "online": False})
 

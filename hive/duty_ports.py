@@ -26,8 +26,8 @@ class Queue(Protocol):
     ) -> Task | None:
         """Lease the most urgent queued task of these keys; None when there is none.
 
-        At most one claimer gets a task. Without `lease.key` only tasks without a concurrency key, with it
-        only tasks of that key. Raises SlotTaken when a slot is in use.
+        At most one claimer gets a task. Without `lease.key` only tasks without a concurrency key,
+        with it only tasks of that key. Raises SlotTaken when a slot is in use.
         """
 
     async def queued_keys(self) -> Sequence[str]:
@@ -36,9 +36,9 @@ class Queue(Protocol):
     async def keyed_head(
         self, capability_keys: Sequence[str], *, without: Sequence[str]
     ) -> tuple[str, int] | None:
-        """The concurrency key and limit of the most urgent queued task, keys in `without` passed over.
+        """The concurrency key and limit of the most urgent queued task.
 
-        None when the most urgent one has no key.
+        Keys in `without` are passed over. None when the most urgent one has no key.
         """
 
     async def key_slots(self, key: str) -> set[int]:
@@ -75,8 +75,8 @@ class Sweeps(Protocol):
     async def unobedient(self, grace_seconds: float, *, limit: int) -> Sequence[str]:
         """Running tasks whose cancellation was asked longer ago than the grace period."""
 
-    async def timed_out(self, *, limit: int) -> Sequence[tuple[str, str]]:
-        """Tasks over one of their timeouts: identifier and `queue`, `execution` or `total`."""
+    async def timed_out(self, *, limit: int) -> Sequence[tuple[str, int, str]]:
+        """Tasks over a timeout: identifier, version, and `queue`, `execution` or `total`."""
 
     async def expire(self, task_id: str, decide: DecideTask, actor: Actor) -> Task | None:
         """As `Tasks.change`, while the lease is over by the database's clock; None otherwise."""
@@ -90,7 +90,10 @@ class Sweeps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An event as the change feed gives it, not yet in the log. `token` is where to go on behind it."""
+    """An event as the change feed gives it, not yet in the log.
+
+    `token` is where to go on behind it.
+    """
 
     id: str
     type: str
@@ -118,7 +121,10 @@ class ChangeFeed(Protocol):
     """Where change streams come from."""
 
     def open(self, token: Mapping[str, Any] | None) -> AbstractAsyncContextManager[ChangeStream]:
-        """A stream behind the token, or from now. Entering raises HistoryLost when the token is too old."""
+        """A stream behind the token, or from now.
+
+        Entering raises HistoryLost when the token is too old.
+        """
 
     def unrecorded(self) -> AsyncIterator[Recorded]:
         """The last event of every resource whose version is newer than its last one in the log."""
@@ -139,7 +145,10 @@ class LogWriter(Protocol):
         """The end of the log as a majority has it."""
 
     async def append(self, after: int, entries: Sequence[Recorded]) -> Sequence[Event]:
-        """Append in order, with `seq` from `after` + 1. Raises SeqTaken when another one has written there."""
+        """Append in order, with `seq` from `after` + 1.
+
+        Raises SeqTaken when another one has written there.
+        """
 
     async def trim(self, older_than_days: float) -> int:
         """Take old events away, never the newest one; the number taken."""
@@ -154,7 +163,10 @@ class SeqTaken(Exception):
 
 
 class Leadership(Protocol):
-    """Leases of duties that one node at a time carries out. A term is a fence: it grows with each holder."""
+    """Leases of duties that one node at a time carries out.
+
+    A term is a fence: it grows with each holder.
+    """
 
     async def acquire(self, duty: str, node_id: str, seconds: float) -> int | None:
         """The new term, or None while another node holds the duty."""

@@ -1,4 +1,6 @@
-"""Conditions that the hive refuses with. Transport-free: one table in `server/problems.py` gives them a status.
+"""Conditions that the hive refuses with.
+
+They know no transport: one table in `server/problems.py` gives them a status.
 
 A condition has two messages. `detail` is for the client and says what to do; `context` is for
 the log of the operator and never leaves the server. `str(error)` is the internal one.
@@ -188,3 +190,18 @@ class SlotTaken(Conflict):
 
     code = "slot-taken"
     title = "Slot taken"
+
+
+class Malformed(HiveError):
+    """The request does not match the contract in a way that a schema can't express (400)."""
+
+    code = "contract-mismatch"
+    title = "Request does not match the contract"
+
+
+class MalformedCursor(Malformed):
+    """A cursor that this list did not give."""
+
+    code = "malformed-cursor"
+    title = "Malformed cursor"
+    default_detail = "The cursor is not one that this list gave. Take it from the Link header."

@@ -16,7 +16,7 @@ EVENT_TYPES: Final[Mapping[str, str]] = {
     "agent.unregistered": "An agent was removed from the hive.",
     "agent.status_changed": "An agent is idle, busy, paused, draining or offline now.",
     "agent.control_requested": "The process of an agent is asked to restart or to stop.",
-    "task.created": "A task was accepted: queued at once, or blocked, or scheduled (see its status).",
+    "task.created": "A task was accepted: queued at once, or blocked, or scheduled.",
     "task.blocked": "The time of a scheduled task has come, and it waits for dependencies now.",
     "task.queued": "What the task waited for is over; it can be claimed.",
     "task.started": "An agent took the task.",
@@ -36,7 +36,10 @@ SOURCES: Final[Mapping[str, str]] = {"agt": "/api/v1/agents/", "tsk": "/api/v1/t
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One entry of the log. `seq` is dense; `data` is a summary of the resource after the change."""
+    """One entry of the log.
+
+    `seq` is dense; `data` is a summary of the resource after the change.
+    """
 
     seq: int
     id: str
@@ -79,6 +82,6 @@ def envelope(event: Event) -> dict[str, Any]:
 
 def matches(pattern: str, event_type: str) -> bool:
     """Tell whether `*`, `task.*` or an exact type selects the event."""
-    if pattern == "*" or pattern == event_type:
+    if pattern in ("*", event_type):
         return True
     return pattern.endswith(".*") and event_type.startswith(pattern[:-1])

@@ -8,8 +8,11 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class TaskLease:
-    """A lease as the task carries it. `slot` is the number of the agent's slot that it takes;
-    `key` and `key_slot` the concurrency key and its slot, where the task has one."""
+    """A lease as the task carries it.
+
+    `slot` is the number of the agent's slot that it takes; `key` and `key_slot` the concurrency
+    key and its slot, where the task has one.
+    """
 
     lease_id: str
     agent_id: str

@@ -1,7 +1,7 @@
 """What the hive needs of the world, as guarantees. Adapters are in `storage/` and `server/`.
 
-All methods raise `Unavailable` when the store does not answer in time; a write that raised it may or may not
-have happened, and repeating it is safe.
+All methods raise `Unavailable` when the store does not answer in time; a write that raised it may
+or may not have happened, and repeating it is safe.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ class Identifiers(Protocol):
 
 
 class Tasks(Protocol):
-    """The tasks. Every change is one atomic update of one document with its event, majority-committed."""
+    """The tasks.
+
+    Every change is one atomic update of one document with its event, majority-committed.
+    """
 
     async def insert(self, task_id: str, change: Change, actor: Actor) -> Task:
         """Add a task under the identifier."""
@@ -81,13 +84,13 @@ class Tasks(Protocol):
         """The statuses of those of the tasks that exist."""
 
     async def list(self, wanted: TaskFilter, *, after: str | None, limit: int) -> Sequence[Task]:
-        """Newest first, without free-form values; `after` is the last identifier of the page before."""
+        """Newest first, without free-form values, behind the identifier `after`."""
 
     async def change(self, task_id: str, decide: DecideTask, actor: Actor) -> Task:
         """Load, decide, save under the version that was loaded; again when another was faster.
 
-        Gives the task after the change (or as it is, when `decide` gives None). What `decide` raises
-        goes through. Raises TaskNotFound; WriteConflict after many vain attempts.
+        Gives the task after the change (or as it is, when `decide` gives None). What `decide`
+        raises goes through. Raises TaskNotFound; WriteConflict after many vain attempts.
         """
 
     async def change_leased(
@@ -95,7 +98,8 @@ class Tasks(Protocol):
     ) -> Task:
         """As `change`, for the task that the lease belongs to or belonged to.
 
-        Raises LeaseNotFound for a lease that never was, or that another agent than `agent_id` held (None: any).
+        Raises LeaseNotFound for a lease that never was, or that another agent than `agent_id` held
+        (None: any).
         """
 
     async def renew(self, proof: LeaseProof, seconds: float, *, agent_id: str | None) -> Task:
@@ -119,9 +123,9 @@ class TaskLogs(Protocol):
         *,
         agent_id: str | None,
     ) -> Task:
-        """Append lines (`level`, `message`) under a current lease. At most one event per task and second.
+        """Append lines (`level`, `message`) under a current lease.
 
-        Raises LeaseLost, LeaseNotFound.
+        At most one event per task and second. Raises LeaseLost, LeaseNotFound.
         """
 
     async def read(self, task_id: str, *, after: int | None, limit: int) -> Sequence[LogLine]:
@@ -129,7 +133,10 @@ class TaskLogs(Protocol):
 
 
 class Agents(Protocol):
-    """The agents. Every change is one atomic update of one document with its event, majority-committed."""
+    """The agents.
+
+    Every change is one atomic update of one document with its event, majority-committed.
+    """
 
     async def insert(self, agent_id: str, change: Change, actor: Actor) -> Agent:
         """Add an agent. Raises NameTaken."""
@@ -175,7 +182,17 @@ class Dispatcher(Protocol):
     """Gives queued tasks to agents that ask, the most urgent first."""
 
     async def claim(self, agent_id: str, *, max_leases: int, wait_seconds: float) -> Sequence[Task]:
-        """Up to `max_leases` leased tasks; waits so long for the first one. Never over the agent's slots."""
+        """Up to `max_leases` leased tasks; waits so long for the first one.
+
+        Never over the agent's slots.
+        """
+
+
+class Dependencies(Protocol):
+    """Carries the end of tasks on to those that wait on them."""
+
+    async def settle(self, task: Task) -> Task:
+        """Tell a new task which of its dependencies have ended; the task after that."""
 
 
 class Presence(Protocol):
@@ -220,6 +237,7 @@ class Services:
     logs: TaskLogs
     events: EventLog
     dispatcher: Dispatcher
+    dependencies: Dependencies
     presence: Presence
     identifiers: Identifiers
     cursors: Cursors

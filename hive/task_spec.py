@@ -52,7 +52,7 @@ class Backoff:
     jitter: float = 0.1
 
     def delay_seconds(self, attempt: int, chance: float) -> float:
-        """The delay after attempt number `attempt` (from 1); `chance` is a random number in [0, 1)."""
+        """The delay after attempt `attempt` (from 1); `chance` is random, in [0, 1)."""
         if self.kind is BackoffKind.FIXED:
             grown = self.base_seconds
         elif self.kind is BackoffKind.LINEAR:

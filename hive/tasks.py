@@ -1,7 +1,8 @@
 """The task machine: what a task is, which moves it can make, and the decisions that make them.
 
-Every decision is pure: it takes the task as it is and gives the change, gives None when there is nothing
-to do, or raises. `LEGAL_MOVES` is the whole machine; the docs and the tests are made from it.
+Every decision is pure: it takes the task as it is and gives the change, gives None when there is
+nothing to do, or raises. `LEGAL_MOVES` is the whole machine; the docs and the tests are made from
+it.
 
     scheduled -> blocked -> queued -> running -> completed | failed | cancelled
     running -> queued | scheduled     another attempt (at once, or after a backoff)

@@ -123,12 +123,6 @@ class MongoAgents:
         ]
 
     @guarded
-    async def ids(self) -> Sequence[str]:
-        return [
-            found["_id"] async for found in self._collection.find({"deleted": False}, {"_id": 1})
-        ]
-
-    @guarded
     async def count_by_status(self) -> dict[str, int]:
         counted = await self._resources.count_by("status")
         return {status.value: counted.get(status.value, 0) for status in AgentStatus}

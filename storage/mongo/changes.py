@@ -1,11 +1,12 @@
 """Turns a decision's change into one update: the fields, the next version and the event, at once.
 
-Three stages: set the fields; make the event from the document as it is then; both in one atomic update
-pipeline of one document. Every value that came from outside stands under `$literal`: a pipeline would take
-a text that starts with `$` for a field.
+Three stages: set the fields; make the event from the document as it is then; both in one atomic
+update pipeline of one document. Every value that came from outside stands under `$literal`: a
+pipeline would take a text that starts with `$` for a field.
 
-`event` is replaced whole, under a key named by the version: with the same key, MongoDB's change stream would name
-the changed leaves only, and three similar events in a row would arrive as fragments.
+`event` is replaced whole, under a key named by the version: with the same key, MongoDB's change
+stream would name the changed leaves only, and three similar events in a row would arrive as
+fragments.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def update_pipeline(
     return [{"$set": assigned}, {"$set": {"event": {"$arrayToObject": [[keyed]]}}}]
 
 
-def expression(value: Any) -> Any:
+def expression(value: Any) -> Any:  # noqa: PLR0911 - one arm a mark
     """The aggregation expression of a mark or of a plain value."""
     match value:
         case After(seconds):

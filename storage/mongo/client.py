@@ -37,7 +37,7 @@ def open_client(uri: str, *, pool_size: int = 50) -> AsyncMongoClient[Document]:
 
 
 def open_stream_client(uri: str) -> AsyncMongoClient[Document]:
-    """A client for the change stream: its reads wait on purpose, so `timeoutMS` can't bound them."""
+    """A client for the change stream, whose reads wait on purpose: `timeoutMS` can't bound them."""
     return AsyncMongoClient(
         uri,
         socketTimeoutMS=STREAM_SOCKET_TIMEOUT_MS,

@@ -1,7 +1,8 @@
 """The log lines of tasks in MongoDB: a collection of their own, counted in the task.
 
-The count is taken in the task's document under the lease, so that the numbers of lines are dense and a lost lease writes
-nothing. A kill between the two leaves numbers without lines, never lines twice.
+The count is taken in the task's document under the lease, so that the numbers of lines are dense
+and a lost lease writes nothing. A kill between the two leaves numbers without lines, never lines
+twice.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Resources(Generic[R]):
         upsert: bool = False,
         sort: Sequence[tuple[str, int]] | None = None,
     ) -> R | None:
-        """Carry the change out on the one document that the query selects; None when none matches."""
+        """Carry the change out on the one document that matches; None when there is none."""
         document = await self.collection.find_one_and_update(
             query,
             update_pipeline(change, actor, identifier=self._identifier, summary=self._summary),

@@ -1,7 +1,8 @@
 """The change stream: the events of all resources in the order in which a majority committed them.
 
-One stream over the whole database (a stream a collection would lose the order between collections), projected to the event.
-The commands are sent as they are: `postBatchResumeToken` and whole batches are what the recorder needs.
+One stream over the whole database (a stream a collection would lose the order between
+collections), projected to the event. The commands are sent as they are: `postBatchResumeToken` and
+whole batches are what the recorder needs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ COLLECTIONS = ("agents", "tasks")
 BATCH = 1000
 RECONCILE_BATCH = 500
 HISTORY_LOST_CODES = frozenset({136, 222, 260, 280, 286})
-"""CappedPositionLost, CloseChangeStream, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost."""
+"""CappedPositionLost, CloseChangeStream, InvalidResumeToken, and the fatal ones."""
 
 _EVENT_OF_UPDATE = {
     "$filter": {

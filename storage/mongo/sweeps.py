@@ -1,4 +1,7 @@
-"""What the reaper and the releaser look for in MongoDB. All times are compared by the database (`$$NOW`)."""
+"""What the reaper and the releaser look for in MongoDB.
+
+All times are compared by the database (`$$NOW`).
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class MongoSweeps:
         return await self._ids({**running, "$expr": overdue}, limit)
 
     @guarded
-    async def timed_out(self, *, limit: int) -> Sequence[tuple[str, str]]:
+    async def timed_out(self, *, limit: int) -> Sequence[tuple[str, int, str]]:
         over = {
             "queue": _over("queued", "$queued_at", "queue_seconds"),
             "execution": _over("running", "$started_at", "execution_seconds"),
@@ -89,10 +92,11 @@ class MongoSweeps:
             "execution": {"lease.lease_id": {"$exists": True}},
             "total": {"total_deadline": {"$exists": True}},
         }
-        found: list[tuple[str, str]] = []
+        found: list[tuple[str, int, str]] = []
         for what, condition in over.items():
             query = {**waiting, **guards[what], "$expr": condition}
-            found += [(task_id, what) for task_id in await self._ids(query, limit)]
+            rows = self._tasks.find(query, {"version": True}).limit(limit)
+            found += [(row["_id"], row["version"], what) async for row in rows]
         return found
 
     @guarded

@@ -22,7 +22,7 @@ Document = Mapping[str, Any]
 
 
 def read_task(document: Document) -> Task:
-    """The task that a document holds; free-form values are None when the projection left them out."""
+    """The task that a document holds, free-form values as far as the projection has them."""
     return Task(
         task_id=document["_id"],
         spec=_read_spec(document),

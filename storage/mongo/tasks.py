@@ -1,13 +1,13 @@
 """Tasks in MongoDB: one document a task, its lease inside it.
 
-What spans documents is kept exact by unique partial indexes: a slot of an agent (`lease.agent_id`, `lease.slot`) and a
-slot of a concurrency key (`lease.key`, `lease.key_slot`) belong to one lease at most, and go with it.
+What spans documents is kept exact by unique partial indexes: a slot of an agent (`lease.agent_id`,
+`lease.slot`) and a slot of a concurrency key (`lease.key`, `lease.key_slot`) belong to one lease
+at most, and go with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -197,8 +197,7 @@ class MongoTasks:
     async def keyed_head(
         self, capability_keys: Sequence[str], *, without: Sequence[str]
     ) -> tuple[str, int] | None:
-        """The concurrency key and limit of the most urgent queued task, when that has one and the key is
-        not among `without`; None when the most urgent one has none."""
+        """As `hive.duty_ports.Queue` says."""
         if not self._keyed_queue:
             return None
         head = await self.collection.find_one(
@@ -246,7 +245,7 @@ class MongoTasks:
 
 
 def current(proof: LeaseProof, agent_id: str | None) -> Document:
-    """A query for the task while the lease is current (and held by the agent, when one is given)."""
+    """A query for the task while the lease is current, and held by the agent if one is given."""
     query: Document = {"lease.lease_id": {"$eq": proof.lease_id}, "lease.fence": proof.fence}
     return query if agent_id is None else {**query, "lease.agent_id": agent_id}
 

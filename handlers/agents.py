@@ -1,0 +1,137 @@
+"""Agents: the processes that do the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handlers.context import Context, Reply
+from handlers.pages import page_position, page_reply
+from handlers.views import agent_view, control_view, held_lease_view, lease_view
+from hive import agents as machine
+from hive.agents import AgentAction, AgentSpec, AgentStatus
+from hive.permissions import require_agent
+from hive.ports import AgentFilter
+
+PATH = "/api/v1/agents"
+
+
+async def list_agents(
+    context: Context,
+    *,
+    status: str | None,
+    agent_type: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Reply:
+    """All registered agents, oldest first."""
+    wanted = AgentFilter(AgentStatus(status) if status else None, agent_type)
+    after = page_position(context, "list_agents", cursor)
+    agents = await context.services.agents.list(wanted, after=after, limit=limit + 1)
+    page = agents[:limit]
+    return page_reply(
+        context,
+        "list_agents",
+        PATH,
+        [agent_view(agent) for agent in page],
+        last=page[-1].agent_id if len(agents) > limit else None,
+        query={"status": status, "agent_type": agent_type, "limit": limit},
+    )
+
+
+async def register_agent(context: Context, *, body: dict[str, Any]) -> Reply:
+    """Register an agent and make its credential, which is shown here and never again."""
+    services = context.services
+    agent_id = services.identifiers.new("agt")
+    agent = await services.agents.insert(agent_id, machine.register(_spec(body)), context.actor)
+    # A kill between the two leaves an agent without a key: register it again under another name.
+    issued = await services.identity.issue_agent_key(
+        agent_id, agent.spec.name, owner_id=context.caller.principal_id
+    )
+    view = agent_view(agent) | {"api_key": issued.secret}
+    return Reply(view, headers={"Location": f"{PATH}/{agent_id}"})
+
+
+async def get_agent(context: Context, *, agent_id: str) -> Reply:
+    """One agent with its current leases."""
+    agent = await context.services.agents.get(agent_id)
+    held = await context.services.tasks.held_by(agent_id)
+    return Reply({**agent_view(agent), "leases": [held_lease_view(task) for task in held]})
+
+
+async def update_agent(context: Context, *, agent_id: str, body: dict[str, Any]) -> Reply:
+    """Replace the configuration of an agent."""
+    spec = _spec(body)
+    agent = await context.services.agents.change(
+        agent_id, lambda agent: machine.update(agent, spec), context.actor
+    )
+    return Reply(agent_view(agent))
+
+
+async def unregister_agent(context: Context, *, agent_id: str) -> Reply:
+    """Remove an agent from the hive and revoke its credential."""
+    services = context.services
+    await services.agents.get(agent_id)
+    # The keys first: a kill in between leaves an agent that can be unregistered again.
+    await services.identity.revoke_agent_keys(agent_id)
+    await services.agents.change(agent_id, machine.unregister, context.actor)
+    return Reply({"message": "Agent unregistered successfully"})
+
+
+async def control_agent(context: Context, *, agent_id: str, body: dict[str, Any]) -> Reply:
+    """Pause, resume or drain at once; ask the process to restart or stop."""
+    services = context.services
+    action = AgentAction(body["action"])
+    running = len(await services.tasks.held_by(agent_id))
+    agent = await services.agents.change(
+        agent_id,
+        lambda agent: machine.control(agent, action, body.get("reason"), running=running),
+        context.actor,
+    )
+    view: dict[str, Any] = {
+        "agent_id": agent_id,
+        "action": action,
+        "desired_state": agent.desired_state,
+        "status": agent.status,
+    }
+    if action not in machine.ENFORCED and agent.controls:
+        view["control"] = control_view(agent.controls[-1])
+    return Reply(view)
+
+
+async def heartbeat_agent(context: Context, *, agent_id: str, body: dict[str, Any]) -> Reply:
+    """Take a sign of life; say what is wanted of the agent."""
+    services = context.services
+    require_agent(context.caller, agent_id)
+    agent = await services.agents.heard_of(agent_id, controls_taken=body.get("controls_taken"))
+    if not agent.online:
+        agent = await services.presence.refresh(agent_id, online=True)
+    return Reply(
+        {
+            "agent_id": agent_id,
+            "status": agent.status,
+            "desired_state": agent.desired_state,
+            "heartbeat_seconds": services.limits.agent_heartbeat_seconds,
+            "lease_seconds": services.limits.lease_seconds,
+            "controls": [control_view(control) for control in agent.controls],
+        }
+    )
+
+
+async def claim_leases(context: Context, *, agent_id: str, body: dict[str, Any]) -> Reply:
+    """Lease queued tasks to the agent, and wait for the first one when asked to."""
+    services = context.services
+    require_agent(context.caller, agent_id)
+    agent = await services.agents.heard_of(agent_id, controls_taken=None)
+    if not agent.online:
+        await services.presence.refresh(agent_id, online=True)
+    tasks = await services.dispatcher.claim(
+        agent_id,
+        max_leases=body.get("max_leases", 1),
+        wait_seconds=body.get("wait_seconds", 0),
+    )
+    return Reply([lease_view(task) for task in tasks])
+
+
+def _spec(body: dict[str, Any]) -> AgentSpec:
+    given = {**body, "capabilities": tuple(body.get("capabilities", ()))}
+    return AgentSpec(**given)

@@ -1,0 +1,140 @@
+"""Tasks: the work."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from handlers.context import Context, Reply
+from handlers.pages import page_position, page_reply
+from handlers.views import receipt_view, task_summary_view, task_view
+from hive import tasks as machine
+from hive.changes import Change
+from hive.errors import DependencyNotFound, Invalid
+from hive.permissions import require_owner
+from hive.ports import TaskFilter
+from hive.task_spec import (
+    Backoff,
+    BackoffKind,
+    Concurrency,
+    DependencyPolicy,
+    TaskPriority,
+    TaskSpec,
+    Timeouts,
+    check_dependencies,
+)
+from hive.tasks import Task, TaskStatus
+
+PATH = "/api/v1/tasks"
+
+
+async def list_tasks(
+    context: Context,
+    *,
+    status: str | None,
+    priority: str | None,
+    owner: str | None,
+    agent_id: str | None,
+    name: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Reply:
+    """Tasks, newest first."""
+    wanted = TaskFilter(
+        status=TaskStatus(status) if status else None,
+        priority=TaskPriority(priority) if priority else None,
+        owner=owner,
+        agent_id=agent_id,
+        name=name,
+    )
+    after = page_position(context, "list_tasks", cursor)
+    tasks = await context.services.tasks.list(wanted, after=after, limit=limit + 1)
+    page = tasks[:limit]
+    return page_reply(
+        context,
+        "list_tasks",
+        PATH,
+        [task_summary_view(task) for task in page],
+        last=page[-1].task_id if len(tasks) > limit else None,
+        query={
+            "status": status,
+            "priority": priority,
+            "owner": owner,
+            "agent_id": agent_id,
+            "name": name,
+            "limit": limit,
+        },
+    )
+
+
+async def create_task(context: Context, *, body: dict[str, Any]) -> Reply:
+    """Accept a task; it is durable when the receipt arrives."""
+    services = context.services
+    spec = _spec(body)
+    check_dependencies(spec.dependencies)
+    found = await services.tasks.statuses(spec.dependencies)
+    for dependency in spec.dependencies:
+        if dependency not in found:
+            raise DependencyNotFound(f"No task {dependency!r} exists to depend on.")
+    task_id = services.identifiers.new("tsk")
+    waiting_on = tuple(d for d in spec.dependencies if found[d] is not TaskStatus.COMPLETED)
+    submitted = machine.submit(spec, context.caller.principal_id, waiting_on)
+    task = await services.tasks.insert(task_id, submitted, context.actor)
+    if task.waiting_on:
+        # Inserted first, looked at second: a dependency that ends in between finds the task or is
+        # found.
+        task = await services.dependencies.settle(task)
+    return Reply(receipt_view(task), headers={"Location": f"{PATH}/{task_id}"})
+
+
+async def get_task(context: Context, *, task_id: str) -> Reply:
+    """One task with its free-form values."""
+    return Reply(task_view(await context.services.tasks.get(task_id)))
+
+
+async def cancel_task(context: Context, *, task_id: str) -> Reply:
+    """Cancel a task, or ask the agent that runs it to stop."""
+    caller = context.caller
+
+    def decide(task: Task) -> Change | None:
+        require_owner(caller, task.owner)
+        return machine.cancel(task)
+
+    task = await context.services.tasks.change(task_id, decide, context.actor)
+    return Reply({"message": "Task cancelled", "result": receipt_view(task)})
+
+
+async def get_task_logs(context: Context, *, task_id: str, limit: int, after: int | None) -> Reply:
+    """The lines that the task's agents logged."""
+    await context.services.tasks.get(task_id)
+    lines = await context.services.logs.read(task_id, after=after, limit=limit)
+    return Reply({"task_id": task_id, "logs": lines})
+
+
+def _spec(body: dict[str, Any]) -> TaskSpec:
+    given: dict[str, Any] = {**body}
+    for name in ("dependencies", "required_capabilities", "non_retryable"):
+        given[name] = tuple(body.get(name, ()))
+    if "priority" in body:
+        given["priority"] = TaskPriority(body["priority"])
+    if "on_dependency_failure" in body:
+        given["on_dependency_failure"] = DependencyPolicy(body["on_dependency_failure"])
+    if "backoff" in body:
+        given["backoff"] = Backoff(
+            **{**body["backoff"], "kind": BackoffKind(body["backoff"]["kind"])}
+        )
+    if "timeouts" in body:
+        given["timeouts"] = Timeouts(**body["timeouts"])
+    if "concurrency" in body:
+        given["concurrency"] = Concurrency(**body["concurrency"])
+    if "run_at" in body:
+        given["run_at"] = _time(body["run_at"], "/run_at")
+    return TaskSpec(**given)
+
+
+def _time(value: str, pointer: str) -> datetime:
+    """RFC 3339 allows leap seconds and offsets that leave the calendar; a database does not."""
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Invalid("That time does not exist here.", pointer=pointer) from error

@@ -1,0 +1,146 @@
+"""What the contract shows of the hive's resources. Absent, never null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hive.agents import Agent, ControlRequest
+from hive.tasks import Task
+
+View = dict[str, Any]
+
+
+def agent_view(agent: Agent) -> View:
+    """The schema `Agent`."""
+    return _present(
+        {
+            "agent_id": agent.agent_id,
+            "name": agent.spec.name,
+            "agent_type": agent.spec.agent_type,
+            "capabilities": agent.spec.capabilities,
+            "slots": agent.spec.slots,
+            "labels": agent.spec.labels,
+            "status": agent.status,
+            "desired_state": agent.desired_state,
+            "version": agent.version,
+            "agent_version": agent.agent_version,
+            "last_heartbeat_at": agent.last_heartbeat_at,
+            "created_at": agent.created_at,
+            "updated_at": agent.updated_at,
+        }
+    )
+
+
+def control_view(control: ControlRequest) -> View:
+    """The schema `ControlRequest`."""
+    return _present(
+        {
+            "control_id": control.control_id,
+            "action": control.action,
+            "reason": control.reason,
+            "requested_at": control.requested_at,
+        }
+    )
+
+
+def held_lease_view(task: Task) -> View:
+    """The schema `HeldLease`, of a task that is leased."""
+    lease = task.lease
+    if lease is None:
+        raise AssertionError("the task is not leased")
+    return {
+        "lease_id": lease.lease_id,
+        "task_id": task.task_id,
+        "fence": lease.fence,
+        "expires_at": lease.expires_at,
+    }
+
+
+def lease_view(task: Task) -> View:
+    """The schema `Lease`: the lease with what its holder needs of the task."""
+    held = held_lease_view(task)
+    del held["task_id"]
+    leased = {
+        "task_id": task.task_id,
+        "name": task.spec.name,
+        "description": task.spec.description,
+        "priority": task.spec.priority,
+        "parameters": task.spec.parameters,
+        "dependencies": task.spec.dependencies,
+        "required_capabilities": task.spec.required_capabilities,
+        "attempt": task.attempt,
+        "max_attempts": task.spec.max_attempts,
+        "labels": task.spec.labels,
+    }
+    return {**held, "task": _present(leased)}
+
+
+def receipt_view(task: Task) -> View:
+    """The schema `TaskReceipt`."""
+    receipt: View = {"task_id": task.task_id, "status": task.status}
+    if task.cancel_requested and not task.has_ended:
+        receipt["cancel_requested"] = True
+    return receipt
+
+
+def task_summary_view(task: Task) -> View:
+    """The schema `TaskSummary`."""
+    spec = task.spec
+    return _present(
+        {
+            "task_id": task.task_id,
+            "name": spec.name,
+            "description": spec.description,
+            "priority": spec.priority,
+            "status": task.status,
+            "owner": task.owner,
+            "agent_id": task.agent_id,
+            "attempt": task.attempt,
+            "max_attempts": spec.max_attempts,
+            "dependencies": spec.dependencies,
+            "waiting_on": task.waiting_on,
+            "required_capabilities": spec.required_capabilities,
+            "on_dependency_failure": spec.on_dependency_failure,
+            "labels": spec.labels,
+            "progress": task.progress,
+            "error": task.error and {"code": task.error.code, "message": task.error.message},
+            "reason": task.reason,
+            "cancel_requested": task.cancel_requested or None,
+            "log_count": task.log_count,
+            "run_at": task.run_at,
+            "started_at": task.started_at,
+            "ended_at": task.ended_at,
+            "version": task.version,
+            "created_at": task.created_at,
+            "updated_at": task.updated_at,
+        }
+    )
+
+
+def task_view(task: Task) -> View:
+    """The schema `Task`."""
+    spec = task.spec
+    lease = task.lease
+    return task_summary_view(task) | _present(
+        {
+            "parameters": spec.parameters,
+            "result": task.result,
+            "backoff": spec.backoff,
+            "non_retryable": spec.non_retryable,
+            "timeouts": _present_fields(spec.timeouts),
+            "concurrency": spec.concurrency,
+            "lease": lease
+            and {"agent_id": lease.agent_id, "fence": lease.fence, "expires_at": lease.expires_at},
+        }
+    )
+
+
+def _present(view: Mapping[str, Any]) -> View:
+    return {name: value for name, value in view.items() if value is not None}
+
+
+def _present_fields(value: object) -> View | None:
+    if value is None:
+        return None
+    return _present({name: getattr(value, name) for name in value.__slots__})  # type: ignore[attr-defined]

@@ -1,0 +1,226 @@
+"""Gives queued tasks to agents that ask for them.
+
+A claim registers as a waiter, tries by itself, and then waits. From there on the one claimer of
+the node feeds all waiters in turn, so that they don't all run for the same head of the queue. It
+wakes when a task becomes queued (at commit on this node, by the event from another), when an agent
+gets a free slot or is resumed, and looks again every 5 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from hive import tasks as machine
+from hive.agents import Agent
+from hive.changes import Actor
+from hive.duty_ports import Queue
+from hive.errors import AgentNotFound, HiveError, SlotTaken
+from hive.events import Event
+from hive.leases import LeaseProof, NewLease
+from hive.ports import Agents, Identifiers, Tasks
+from hive.task_spec import can_run, capability_key
+from hive.tasks import Task, TaskStatus
+
+LOOK_AGAIN_SECONDS = 5.0
+KEYS_FRESH_SECONDS = 1.0
+SLOT_ATTEMPTS = 8
+ACTOR = Actor("system:dispatcher")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    agent_id: str
+    max_leases: int
+    granted: asyncio.Future[list[Task]] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class NodeDispatcher:
+    """The port `hive.ports.Dispatcher` for the agents that ask this node."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        tasks: Tasks,
+        agents: Agents,
+        identifiers: Identifiers,
+        *,
+        lease_seconds: float,
+    ) -> None:
+        self._queue = queue
+        self._tasks = tasks
+        self._agents = agents
+        self._identifiers = identifiers
+        self._lease_seconds = lease_seconds
+        self._waiters: list[_Waiter] = []
+        self._wake = asyncio.Event()
+        self._claimer: asyncio.Task[None] | None = None
+        # Claims of one agent go one by one: they would only race for its slots.
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._keys: set[str] = set()
+        self._keys_read_at = float("-inf")
+
+    def start(self) -> None:
+        """Begin to feed waiters."""
+        self._claimer = asyncio.create_task(self._feed(), name="claimer")
+
+    async def stop(self) -> None:
+        """Answer all waiters with nothing and end."""
+        for waiter in self._waiters:
+            if not waiter.granted.done():
+                waiter.granted.set_result([])
+        if self._claimer is not None:
+            self._claimer.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._claimer
+
+    async def claim(self, agent_id: str, *, max_leases: int, wait_seconds: float) -> Sequence[Task]:
+        """As the port says. Raises AgentNotFound."""
+        waiter = _Waiter(agent_id, max_leases)
+        if wait_seconds > 0:
+            self._waiters.append(waiter)
+        try:
+            leased = await self._serve(agent_id, max_leases)
+            if leased or wait_seconds <= 0:
+                return leased
+            self._wake.set()
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(asyncio.shield(waiter.granted), wait_seconds)
+            return []
+        finally:
+            self._leave(waiter)
+
+    def committed(self, task: Task, event_type: str) -> None:
+        """Called at each commit of a task on this node."""
+        if task.status is TaskStatus.QUEUED:
+            self._keys.add(capability_key(task.spec.required_capabilities))
+        if task.status is TaskStatus.QUEUED or (task.lease is None and event_type != "task.log"):
+            self._wake.set()
+
+    def heard(self, event: Event) -> None:
+        """Called with each event of the log: other nodes queue tasks and resume agents, too."""
+        status = event.data.get("status")
+        if event.type.startswith("task.") and status == TaskStatus.QUEUED:
+            self._keys.add(capability_key(tuple(event.data.get("required_capabilities", ()))))
+            self._wake.set()
+        elif event.type == "agent.status_changed":
+            self._wake.set()
+
+    def _leave(self, waiter: _Waiter) -> None:
+        with suppress(ValueError):
+            self._waiters.remove(waiter)
+        if not waiter.granted.done():
+            waiter.granted.cancel()
+
+    async def _feed(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), LOOK_AGAIN_SECONDS)
+            self._wake.clear()
+            for waiter in list(self._waiters):
+                if waiter.granted.done():
+                    continue
+                try:
+                    leased = await self._serve(waiter.agent_id, waiter.max_leases)
+                except AgentNotFound:
+                    leased = []
+                    self._answer(waiter, leased)
+                except HiveError as error:
+                    log.warning("dispatcher.failed", cause=str(error))
+                    break
+                except Exception:
+                    log.exception("dispatcher.failed")
+                    break
+                if leased and not self._answer(waiter, leased):
+                    await self._give_back(leased)
+
+    def _answer(self, waiter: _Waiter, leased: list[Task]) -> bool:
+        if waiter.granted.done():
+            return False
+        waiter.granted.set_result(leased)
+        return True
+
+    async def _give_back(self, leased: Iterable[Task]) -> None:
+        """The waiter left while its tasks were leased."""
+        for task in leased:
+            if task.lease is None:
+                continue
+            proof = LeaseProof(task.lease.lease_id, task.lease.fence)
+            await self._tasks.change_leased(
+                proof,
+                lambda held, proof=proof: machine.release(held, proof, None),  # type: ignore[misc]
+                ACTOR,
+                agent_id=None,
+            )
+
+    async def _serve(self, agent_id: str, max_leases: int) -> list[Task]:
+        lock = self._locks[agent_id]
+        try:
+            async with lock:
+                return await self._lease(await self._agents.get(agent_id), max_leases)
+        finally:
+            if not lock.locked() and not any(w.agent_id == agent_id for w in self._waiters):
+                self._locks.pop(agent_id, None)
+
+    async def _lease(self, agent: Agent, max_leases: int) -> list[Task]:
+        if not agent.takes_work:
+            return []
+        capabilities = frozenset(agent.spec.capabilities)
+        keys = [key for key in await self._queued_keys() if can_run(capabilities, key)]
+        leased: list[Task] = []
+        if not keys:
+            return leased
+        for _ in range(SLOT_ATTEMPTS):
+            used = {
+                task.lease.slot for task in await self._queue.held_by(agent.agent_id) if task.lease
+            }
+            free = [slot for slot in range(1, agent.spec.slots + 1) if slot not in used]
+            try:
+                for slot in free[: max_leases - len(leased)]:
+                    task = await self._claim_one(agent.agent_id, slot, keys)
+                    if task is None:
+                        return leased
+                    leased.append(task)
+            except SlotTaken:
+                continue
+            break
+        return leased
+
+    async def _claim_one(self, agent_id: str, slot: int, keys: Sequence[str]) -> Task | None:
+        saturated: list[str] = []
+        while True:
+            head = await self._queue.keyed_head(keys, without=saturated)
+            key_slot: int | None = None
+            if head is not None:
+                used = await self._queue.key_slots(head[0])
+                key_slot = next((n for n in range(1, head[1] + 1) if n not in used), None)
+                if key_slot is None:
+                    saturated.append(head[0])
+                    continue
+            lease = NewLease(
+                self._identifiers.new("lse"),
+                agent_id,
+                slot,
+                self._lease_seconds,
+                key=head[0] if head else None,
+                key_slot=key_slot,
+            )
+            task = await self._queue.claim(lease, keys, machine.start(lease), Actor(agent_id))
+            if task is not None or head is None:
+                return task
+
+    async def _queued_keys(self) -> Iterable[str]:
+        now = time.monotonic()
+        if now - self._keys_read_at > KEYS_FRESH_SECONDS:
+            self._keys_read_at = now
+            self._keys = set(await self._queue.queued_keys())
+        return tuple(self._keys)

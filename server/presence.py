@@ -1,0 +1,89 @@
+"""Keeps the status of agents true: idle, busy, offline.
+
+It is a projection of the leases and of the signs of life, worked out again soon after either
+changes; many changes of an agent within a moment are one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from hive import agents as machine
+from hive.agents import Agent
+from hive.changes import Actor
+from hive.duty_ports import Queue
+from hive.errors import AgentNotFound, HiveError
+from hive.ports import Agents
+from hive.tasks import Task
+
+ACTOR = Actor("system:presence")
+MOMENT_SECONDS = 0.05
+LEASE_EVENTS = frozenset(
+    {
+        "task.started",
+        "task.completed",
+        "task.failed",
+        "task.cancelled",
+        "task.retrying",
+        "task.released",
+    }
+)
+log = structlog.get_logger(__name__)
+
+
+class NodePresence:
+    """The port `hive.ports.Presence`."""
+
+    def __init__(self, agents: Agents, queue: Queue) -> None:
+        self._agents = agents
+        self._queue = queue
+        self._stale: set[str] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow the leases."""
+        self._task = asyncio.create_task(self._run(), name="presence")
+
+    async def stop(self) -> None:
+        """End. What is stale then is worked out with the agent's next lease."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def committed(self, task: Task, event_type: str) -> None:
+        """Called at each commit of a task on this node."""
+        if event_type in LEASE_EVENTS and task.agent_id is not None:
+            self._stale.add(task.agent_id)
+            self._wake.set()
+
+    async def refresh(self, agent_id: str, *, online: bool | None = None) -> Agent:
+        """As the port says. Raises AgentNotFound."""
+        running = len(await self._queue.held_by(agent_id))
+        return await self._agents.change(
+            agent_id,
+            lambda agent: machine.observe(
+                agent, online=agent.online if online is None else online, running=running
+            ),
+            ACTOR,
+        )
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(MOMENT_SECONDS)
+            self._wake.clear()
+            stale, self._stale = self._stale, set()
+            for agent_id in stale:
+                try:
+                    await self.refresh(agent_id)
+                except AgentNotFound:
+                    continue
+                except HiveError as error:
+                    log.warning("presence.failed", agent_id=agent_id, cause=str(error))
+                except Exception:
+                    log.exception("presence.failed", agent_id=agent_id)
