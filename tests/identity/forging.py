@@ -1,6 +1,6 @@
 """Tokens that we never issued: what RFC 8725 and the history of JWT libraries warn of.
 
-Nearly all of them are signed with the right key, which no attacker has: each is to fail by its own flaw.
+Nearly all are signed with the right key, which no attacker has: each is to fail by its own flaw.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ async def test_given_password_is_used_and_not_shown(node: Node) -> None:
     """An operator who sets the password knows it already."""
     made = await _ensure(node, admin_password="a password from the settings")
     assert made.admin_password is None
-    assert await node.accounts.login("admin", "a password from the settings")
+    pair = await node.accounts.login("admin", "a password from the settings")
+    assert (await node.authenticator.authenticate(pair.access_token)).is_admin
 
 
 async def test_lost_operator_key_is_replaced(node: Node) -> None:
@@ -69,4 +70,5 @@ async def test_nodes_that_start_together_make_one_admin(node: Node) -> None:
     made = await asyncio.gather(*(_ensure(node) for _ in range(5)))
     passwords = [each.admin_password for each in made if each.admin_password]
     assert len(passwords) == 1
-    assert await node.accounts.login("admin", passwords[0])
+    pair = await node.accounts.login("admin", passwords[0])
+    assert (await node.authenticator.authenticate(pair.access_token)).is_admin

@@ -70,7 +70,7 @@ async def test_hundred_concurrent_exchanges_give_one_successor(node: Node) -> No
 
 
 async def test_three_processes_exchange_one_token_without_a_fork(node: Node, url: str) -> None:
-    """A hundred exchanges spread over three processes at once: still one successor, and it works."""
+    """A hundred exchanges spread over three processes: still one successor, and it works."""
     first = await _login(node)
     processes = [
         await asyncio.create_subprocess_exec(

@@ -79,7 +79,7 @@ def test_forged_tokens_are_refused(tokens: AccessTokens, rs256: SigningKey, kind
         "confused": forging.confused(rs256, HS256),
         "claims": forging.bad_claims(HS256),
     }
-    accepted, slow = [], []
+    accepted, slow, details = [], [], set()
     for name, token in corpus[kind]:
         seconds = []
         for _ in range(3):
@@ -88,11 +88,12 @@ def test_forged_tokens_are_refused(tokens: AccessTokens, rs256: SigningKey, kind
                 tokens.verify(token)
                 accepted.append(name)
             except Unauthenticated as error:
-                assert error.detail in {"Invalid token", "Token expired"}, name
+                details.add(error.detail)
             seconds.append(time.perf_counter() - started)
         if min(seconds) > 0.010:
             slow.append((name, min(seconds)))
     assert accepted == []
+    assert details <= {"Invalid token", "Token expired"}
     assert slow == []
 
 
@@ -191,7 +192,7 @@ def test_every_purpose_has_its_own_key() -> None:
     ids=["hs256-31-bytes", "rsa-1024", "none", "es256"],
 )
 def test_weak_signing_key_stops_the_start(entry: Callable[[], SigningKey]) -> None:
-    """A key that is too short, or of an algorithm we don't use, is refused when the ring is made."""
+    """A key that is too short, or of an algorithm that we don't use, never enters a ring."""
     with pytest.raises(ValueError, match=r"bits|bytes|is not one of"):
         AccessTokens([entry()], issuer=ISSUER)
 
