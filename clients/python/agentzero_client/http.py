@@ -1,0 +1,180 @@
+"""One request: credentials, time limits, repetition and errors in one place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from agentzero_client.address import USER_AGENT
+from agentzero_client.backoff import Backoff
+from agentzero_client.credentials import Credentials
+from agentzero_client.errors import (
+    AgentZeroError,
+    AuthenticationError,
+    ConnectionFailedError,
+    ProblemError,
+    UnexpectedAnswerError,
+    problem_error,
+)
+from agentzero_client.json_codec import NotJsonError, decode, encode
+from agentzero_client.retrying import Repeat, RetryPolicy, retry_after_seconds
+
+CONNECT_SECONDS = 5.0
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer; `body` is the decoded JSON."""
+
+    body: Any
+    headers: Mapping[str, str]
+
+
+class Http:
+    """Sends requests to one server. Safe for concurrent use on one event loop."""
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials,
+        *,
+        timeout_seconds: float = 30.0,
+        retries: RetryPolicy | None = None,
+        trust_env: bool = True,
+    ) -> None:
+        self.base_url = base_url
+        self.credentials = credentials
+        self.trust_env = trust_env
+        self._retries = retries or RetryPolicy()
+        self._timeout_seconds = timeout_seconds
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
+            trust_env=trust_env,
+            # Waiting claims hold a connection each.
+            limits=httpx.Limits(max_connections=200, max_keepalive_connections=20),
+        )
+
+    async def close(self) -> None:
+        """Close the pooled connections. Idempotent."""
+        await self._client.aclose()
+
+    async def token(self) -> str | None:
+        """Give a credential that is good now, logging in or refreshing where needed."""
+        return await self.credentials.token(self.anonymous)
+
+    async def renew_token(self, rejected: str | None) -> bool:
+        """Replace a credential that the server rejected; False when there is no other."""
+        return await self.credentials.renew(self.anonymous, rejected)
+
+    async def anonymous(self, path: str, body: Mapping[str, Any]) -> Any:
+        """POST without a credential: logging in and refreshing."""
+        return (await self._repeated("POST", path, None, body, Repeat.REPEATABLE, None, None)).body
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Any = None,
+        repeat: Repeat | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Answer:
+        """Send with the credential. Raise ProblemError, ConnectionFailed- or UnexpectedAnswerError.
+
+        A 401 renews the credential once, where that is possible, and sends again: nothing was done.
+        """
+        if repeat is None:
+            repeat = Repeat.UNSENT if method == "POST" else Repeat.REPEATABLE
+        token = await self.token()
+        try:
+            return await self._repeated(method, path, params, body, repeat, timeout_seconds, token)
+        except AuthenticationError:
+            if not await self.renew_token(token):
+                raise
+        token = await self.token()
+        return await self._repeated(method, path, params, body, repeat, timeout_seconds, token)
+
+    async def _repeated(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str | int] | None,
+        body: Any,
+        repeat: Repeat,
+        timeout_seconds: float | None,
+        token: str | None,
+    ) -> Answer:
+        backoff = Backoff(self._retries.base_seconds, self._retries.cap_seconds)
+        attempt = 1
+        while True:
+            try:
+                return await self._once(method, path, params, body, timeout_seconds, token)
+            except AgentZeroError as error:
+                wait = error.retry_after_seconds if isinstance(error, ProblemError) else None
+                if (
+                    attempt >= self._retries.attempts
+                    or (wait or 0.0) > self._retries.max_wait_seconds
+                    or not repeat.allows(error)
+                ):
+                    raise
+                await asyncio.sleep(backoff.next_seconds(at_least=wait or 0.0))
+                attempt += 1
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str | int] | None,
+        body: Any,
+        timeout_seconds: float | None,
+        token: str | None,
+    ) -> Answer:
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        content = None
+        if body is not None:
+            content = encode(body)
+            headers["Content-Type"] = "application/json"
+        limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            response = await self._client.request(
+                method,
+                path,
+                params=params,
+                content=content,
+                headers=headers,
+                timeout=httpx.Timeout(limit, connect=min(limit, CONNECT_SECONDS)),
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise ConnectionFailedError(
+                f"{method} {self.base_url}{path}: {reason}",
+                was_sent=not isinstance(error, _UNSENT),
+            ) from error
+        return _judge(response)
+
+
+def _judge(response: httpx.Response) -> Answer:
+    try:
+        body = decode(response.content)
+    except NotJsonError:
+        body = None
+    if response.is_success:
+        if body is None and response.content != b"null":
+            raise UnexpectedAnswerError(f"{response.status_code} without JSON from {response.url}")
+        return Answer(body, response.headers)
+    if response.is_redirect:
+        raise UnexpectedAnswerError(
+            f"{response.url} redirects to {response.headers.get('location')}"
+        )
+    raise problem_error(
+        response.status_code,
+        body if isinstance(body, dict) else {"detail": response.reason_phrase},
+        retry_after_seconds=retry_after_seconds(response.headers),
+    )

@@ -1,0 +1,1 @@
+"""The operations of the REST contract, one module per tag."""

@@ -1,0 +1,147 @@
+"""Tasks: submit, look, cancel, wait."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+from agentzero_client.address import segment
+from agentzero_client.decoding import decode_list, decode_model
+from agentzero_client.http import Http
+from agentzero_client.models import (
+    Backoff,
+    Concurrency,
+    DependencyPolicy,
+    LogLine,
+    Task,
+    TaskPriority,
+    TaskReceipt,
+    TaskStatus,
+    TaskSummary,
+    Timeouts,
+)
+from agentzero_client.paging import pages
+from agentzero_client.waiting import TaskEnds
+
+PATH = "/api/v1/tasks"
+
+
+class AsyncTasks:
+    """`client.tasks`. A refusal raises ProblemError, no answer ConnectionFailedError."""
+
+    def __init__(self, http: Http, ends: TaskEnds) -> None:
+        self._http = http
+        self._ends = ends
+
+    async def submit(
+        self,
+        name: str,
+        *,
+        parameters: Any = None,
+        description: str | None = None,
+        priority: TaskPriority | None = None,
+        dependencies: Sequence[str | TaskReceipt] = (),
+        required_capabilities: Sequence[str] = (),
+        on_dependency_failure: DependencyPolicy | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | None = None,
+        non_retryable: Sequence[str] = (),
+        timeouts: Timeouts | None = None,
+        run_at: datetime | None = None,
+        concurrency: Concurrency | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> TaskReceipt:
+        """Submit a task; it is durable when this returns. `parameters` is any JSON value.
+
+        Sent again only when the server certainly did not see it (no connection, 429). After
+        another ConnectionFailedError or a 503 the task may exist: look before submitting again.
+        """
+        body = {
+            "name": name,
+            "description": description,
+            "priority": priority,
+            "parameters": parameters,
+            "dependencies": [d if isinstance(d, str) else d.task_id for d in dependencies],
+            "required_capabilities": list(required_capabilities),
+            "on_dependency_failure": on_dependency_failure,
+            "max_attempts": max_attempts,
+            "backoff": _members(backoff),
+            "non_retryable": list(non_retryable),
+            "timeouts": _members(timeouts),
+            "run_at": _time(run_at),
+            "concurrency": _members(concurrency),
+            "labels": dict(labels or {}),
+        }
+        empty: tuple[Any, ...] = ([], {})
+        given = {
+            k: v for k, v in body.items() if v is not None and (k == "parameters" or v not in empty)
+        }
+        answer = await self._http.request("POST", PATH, body=given)
+        return decode_model(TaskReceipt, answer.body)
+
+    async def get(self, task_id: str) -> Task:
+        """One task with its parameters, progress, result or error. Raise NotFoundError."""
+        answer = await self._http.request("GET", f"{PATH}/{segment(task_id)}")
+        return decode_model(Task, answer.body)
+
+    def list(
+        self,
+        *,
+        status: TaskStatus | None = None,
+        priority: TaskPriority | None = None,
+        owner: str | None = None,
+        agent_id: str | None = None,
+        name: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[TaskSummary]:
+        """Iterate over tasks, newest first, page by page; `limit` bounds the whole iteration."""
+        filters = {
+            "status": status,
+            "priority": priority,
+            "owner": owner,
+            "agent_id": agent_id,
+            "name": name,
+        }
+        return pages(self._http, PATH, TaskSummary, filters, limit)
+
+    async def cancel(self, task_id: str) -> TaskReceipt:
+        """Cancel; a running task is asked to stop. Raise ConflictError when it has ended."""
+        answer = await self._http.request("DELETE", f"{PATH}/{segment(task_id)}")
+        body = answer.body if isinstance(answer.body, dict) else {}
+        return decode_model(TaskReceipt, body.get("result"))
+
+    async def logs(
+        self, task_id: str, *, limit: int = 100, after: int | None = None
+    ) -> Sequence[LogLine]:
+        """The last `limit` lines, oldest first; with `after`, the first ones behind that line."""
+        params: dict[str, str | int] = {"limit": limit}
+        if after is not None:
+            params["after"] = after
+        answer = await self._http.request("GET", f"{PATH}/{segment(task_id)}/logs", params=params)
+        body = answer.body if isinstance(answer.body, dict) else {}
+        return decode_list(LogLine, body.get("logs"))
+
+    async def wait(self, task_id: str, timeout: float | None = None) -> Task:  # noqa: ASYNC109  # The name that callers know.
+        """Wait until the task completed, failed or was cancelled, and give it.
+
+        Learns of the end by its event, and asks now and then in case none arrives. `timeout` is in
+        seconds; raise TimeoutError when it is over.
+        """
+        return await self._ends.wait(task_id, self.get, timeout)
+
+
+def _members(value: Backoff | Timeouts | Concurrency | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    members = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: member for name, member in members.items() if member is not None}
+
+
+def _time(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise ValueError("run_at needs a time zone")
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,198 @@
+"""The blocking client: the asynchronous one on an event loop of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from agentzero_client.client import AsyncClient
+from agentzero_client.events import Event, EventFilter
+from agentzero_client.facade import Facade, blocking, iterating
+from agentzero_client.portal import LoopThread, Portal
+from agentzero_client.resources.agents import AsyncAgents
+from agentzero_client.resources.auth import AsyncAuth
+from agentzero_client.resources.event_log import AsyncEvents
+from agentzero_client.resources.hive import AsyncHive
+from agentzero_client.resources.leases import AsyncLeases
+from agentzero_client.resources.tasks import AsyncTasks
+from agentzero_client.retrying import RetryPolicy
+from agentzero_client.watch import AsyncWatch
+
+
+class Auth(Facade[AsyncAuth]):
+    """`client.auth`: see `AsyncAuth`."""
+
+    login = blocking(AsyncAuth.login)
+    refresh = blocking(AsyncAuth.refresh)
+    logout = blocking(AsyncAuth.logout)
+    me = blocking(AsyncAuth.me)
+
+
+class Agents(Facade[AsyncAgents]):
+    """`client.agents`: see `AsyncAgents`."""
+
+    register = blocking(AsyncAgents.register)
+    list = iterating(AsyncAgents.list)
+    get = blocking(AsyncAgents.get)
+    update = blocking(AsyncAgents.update)
+    unregister = blocking(AsyncAgents.unregister)
+    control = blocking(AsyncAgents.control)
+    heartbeat = blocking(AsyncAgents.heartbeat)
+    claim = blocking(AsyncAgents.claim)
+
+
+class Leases(Facade[AsyncLeases]):
+    """`client.leases`: see `AsyncLeases`."""
+
+    renew = blocking(AsyncLeases.renew)
+    append_logs = blocking(AsyncLeases.append_logs)
+    complete = blocking(AsyncLeases.complete)
+    fail = blocking(AsyncLeases.fail)
+    release = blocking(AsyncLeases.release)
+
+
+class Tasks(Facade[AsyncTasks]):
+    """`client.tasks`: see `AsyncTasks`."""
+
+    submit = blocking(AsyncTasks.submit)
+    get = blocking(AsyncTasks.get)
+    list = iterating(AsyncTasks.list)
+    cancel = blocking(AsyncTasks.cancel)
+    logs = blocking(AsyncTasks.logs)
+    wait = blocking(AsyncTasks.wait)
+
+
+class Hive(Facade[AsyncHive]):
+    """`client.hive`: see `AsyncHive`."""
+
+    status = blocking(AsyncHive.status)
+
+
+class Events(Facade[AsyncEvents]):
+    """`client.events`: see `AsyncEvents`."""
+
+    list = iterating(AsyncEvents.list)
+
+
+class Watch(Facade[AsyncWatch]):
+    """A blocking iterator over events; `with` waits for the subscription. See `AsyncWatch`."""
+
+    started = blocking(AsyncWatch.started)
+    close = blocking(AsyncWatch.close)
+
+    @property
+    def cursor(self) -> int | None:
+        """The `seq` of the last event that was handed out."""
+        return self._asynchronous.cursor
+
+    def __enter__(self) -> Self:
+        try:
+            self.started()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        event = self._portal.run(_next(self._asynchronous))
+        if event is None:
+            raise StopIteration
+        return event
+
+
+class BlockingClient:
+    """The resources of an AsyncClient for code that waits, over somebody's event loop."""
+
+    def __init__(self, asynchronous: AsyncClient, portal: Portal) -> None:
+        self._asynchronous = asynchronous
+        self._portal = portal
+        self.auth = Auth(asynchronous.auth, portal)
+        self.agents = Agents(asynchronous.agents, portal)
+        self.leases = Leases(asynchronous.leases, portal)
+        self.tasks = Tasks(asynchronous.tasks, portal)
+        self.hive = Hive(asynchronous.hive, portal)
+        self.events = Events(asynchronous.events, portal)
+
+    def watch(
+        self,
+        events: Sequence[str] = ("*",),
+        *,
+        cursor: int | None = None,
+        filter: EventFilter | None = None,  # noqa: A002  # The protocol's name.
+    ) -> Watch:
+        """Watch events: see `AsyncClient.watch`."""
+        watch = self._asynchronous.watch(events, cursor=cursor, filter=filter)
+        return Watch(watch, self._portal)
+
+
+class Client(BlockingClient):
+    """Talks to AgentZero API and waits for the answers. The arguments are those of AsyncClient.
+
+    Usable from several threads at once. Close it (`with`), or it ends with the process.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        token: str | None = None,
+        api_key: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        timeout_seconds: float = 30.0,
+        retries: RetryPolicy | None = None,
+        trust_env: bool = True,
+    ) -> None:
+        asynchronous = AsyncClient(
+            base_url,
+            token=token,
+            api_key=api_key,
+            username=username,
+            password=password,
+            timeout_seconds=timeout_seconds,
+            retries=retries,
+            trust_env=trust_env,
+        )
+        self._thread = LoopThread()
+        self._closed = False
+        super().__init__(asynchronous, self._thread)
+
+    def close(self) -> None:
+        """Close every watch and connection. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._portal.run(self._asynchronous.close())
+        finally:
+            self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+async def _next(watch: AsyncWatch) -> Event | None:
+    try:
+        return await anext(watch)
+    except StopAsyncIteration:
+        return None
