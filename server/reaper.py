@@ -1,8 +1,9 @@
 """The reaper: does what time demands and mends what a crash left behind.
 
-One node at a time has the duty, under the lease `reaper`. Each sweep is a query by the database's clock and, for each task found, one guarded change: a
-second reaper does no harm. A new reaper, and one after an outage of the store, waits one lease
-period before it takes leases back: agents could not renew while nobody was there to hear them.
+One node at a time has the duty, under the lease `reaper`. Each sweep is a query by the database's
+clock and, for each task found, one guarded change: a second reaper does no harm. A new reaper, and
+one after an outage of the store, waits one lease period before it takes leases back: agents could
+not renew while nobody was there to hear them.
 """
 
 from __future__ import annotations

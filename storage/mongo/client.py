@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from bson.codec_options import CodecOptions
@@ -53,7 +53,9 @@ def open_database(client: AsyncMongoClient[Document], name: str) -> Database:
     return client.get_database(name, codec_options=CodecOptions(tz_aware=True))
 
 
-def guarded(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def guarded(
+    operation: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
     """Turn "MongoDB does not answer" into Unavailable; other errors are faults and go through."""
 
     @functools.wraps(operation)

@@ -1,0 +1,329 @@
+"""The one composition point: opens the stores, builds everything, and runs a node from start to
+drain.
+
+    serve: data directory (lock) -> mongod -> open_node -> listen -> until SIGTERM -> drain -> close
+
+`open_node` is a context manager: what was opened is closed in the opposite order, whatever fails
+in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from hive.errors import HiveError
+from hive.events import Event
+from hive.ports import Limits, Services
+from server import recorder as recording
+from server.accounts import SqlAccounts
+from server.app import HiveApplication, make_app, make_http_server
+from server.authentication import Authenticator
+from server.contract import Contract
+from server.cursors import SignedCursors
+from server.data_directory import DataDirectory
+from server.dispatcher import NodeDispatcher
+from server.duties import Duty
+from server.embedded import EmbeddedMongo
+from server.first_start import FirstStart, ensure_bootstrap
+from server.hub import Hub
+from server.identifiers import TypeIdentifiers
+from server.keys import Keys
+from server.passwords import Passwords
+from server.presence import NodePresence
+from server.reaper import DUTY as REAPER
+from server.reaper import Periods, Reaper
+from server.recorder import Recorder
+from server.releaser import Releaser
+from server.resources import asyncapi_path, openapi_path
+from server.revocations import Revocations
+from server.settings import Settings
+from server.tokens import AccessTokens
+from storage.mongo.agents import MongoAgents
+from storage.mongo.client import open_client, open_database, open_stream_client
+from storage.mongo.events import MongoEventLog
+from storage.mongo.leadership import MongoLeadership
+from storage.mongo.logs import MongoTaskLogs
+from storage.mongo.stream import MongoChangeFeed
+from storage.mongo.sweeps import MongoSweeps
+from storage.mongo.tasks import MongoTasks
+from storage.sql.database import Database
+from storage.sql.identity import SqlIdentity
+
+ISSUER = "agentzero-api"
+EVENT_LOG_SILENCE_SECONDS = 5.0
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Node:
+    """A node that is open: what it serves, and what others look at."""
+
+    app: HiveApplication
+    services: Services
+    hub: Hub
+    authenticator: Authenticator
+    first_start: FirstStart
+    store: Store
+    draining: bool = field(default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The adapters of MongoDB."""
+
+    agents: MongoAgents
+    tasks: MongoTasks
+    logs: MongoTaskLogs
+    events: MongoEventLog
+    sweeps: MongoSweeps
+    feed: MongoChangeFeed
+    leadership: MongoLeadership
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    accounts: SqlAccounts
+    authenticator: Authenticator
+    revocations: Revocations
+    passwords: Passwords
+    store: SqlIdentity
+
+
+@asynccontextmanager
+async def open_node(
+    settings: Settings, directory: DataDirectory, mongodb_uri: str
+) -> AsyncIterator[Node]:
+    """Open the stores, start the duties and make the application; close all of it at the end."""
+    async with AsyncExitStack() as stack:
+        keys = Keys.derive(
+            (settings.secret_key.get_secret_value() or directory.secret_key()).encode()
+        )
+        contract = Contract.load(openapi_path(), asyncapi_path())
+        identity = await _open_identity(stack, settings, directory, keys)
+        store = await _open_store(stack, settings, mongodb_uri)
+        hub = Hub(store.events)
+        node_id = directory.node_id()
+        identifiers = TypeIdentifiers()
+        dispatcher = NodeDispatcher(
+            store.tasks,
+            store.tasks,
+            store.agents,
+            identifiers,
+            lease_seconds=settings.lease_seconds,
+        )
+        presence = NodePresence(store.agents, store.tasks)
+        releaser = Releaser(store.tasks, store.sweeps)
+        for committed in (dispatcher.committed, presence.committed, releaser.committed):
+            store.tasks.on_commit(committed)
+        hub.subscribe(lambda events: _tell(dispatcher, events))
+        recorder = Recorder(
+            store.feed,
+            store.events,
+            store.leadership,
+            hub.publish,
+            node_id=node_id,
+            retention_days=settings.event_retention_days,
+        )
+        periods = Periods(
+            lease=settings.lease_seconds,
+            grace=settings.cancel_grace_seconds,
+            agent_timeout=settings.agent_timeout_seconds,
+        )
+        reaper = Reaper(store.tasks, store.sweeps, presence, releaser, periods)
+        duties = (
+            Duty(recording.DUTY, store.leadership, node_id, recorder.work),
+            Duty(REAPER, store.leadership, node_id, reaper.work),
+        )
+        node: Node
+
+        async def readiness() -> Mapping[str, Any]:
+            return await _readiness(node, identity.revocations, recorder, duties[0])
+
+        services = Services(
+            identity=identity.accounts,
+            agents=store.agents,
+            tasks=store.tasks,
+            logs=store.logs,
+            events=store.events,
+            dispatcher=dispatcher,
+            dependencies=releaser,
+            presence=presence,
+            identifiers=identifiers,
+            cursors=SignedCursors(keys.cursors),
+            documents=contract,
+            limits=Limits(settings.lease_seconds, settings.agent_timeout_seconds / 3),
+            version=importlib.metadata.version("agentzero-api"),
+            readiness=readiness,
+        )
+        app = make_app(
+            contract,
+            services,
+            identity.authenticator,
+            trusted_proxies=settings.trusted_proxies,
+            max_body_bytes=settings.max_body_bytes,
+            referee=_referee(settings),
+        )
+        first_start = await ensure_bootstrap(
+            identity.store,
+            identity.passwords,
+            identity.accounts,
+            identity.authenticator,
+            admin_password=settings.admin_password.get_secret_value() or None,
+            operator_key=directory.find_operator_key(),
+        )
+        if first_start.operator_key is not None:
+            directory.write_operator_key(first_start.operator_key)
+        node = Node(app, services, hub, identity.authenticator, first_start, store)
+        await hub.start()
+        stack.push_async_callback(hub.stop)
+        for duty in (presence, releaser, *duties, dispatcher):
+            duty.start()
+            stack.push_async_callback(duty.stop)
+        yield node
+
+
+async def serve(settings: Settings) -> None:
+    """Run a node until SIGTERM or SIGINT. Raises DataDirectoryError, EmbeddedMongoError."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(DataDirectory(settings.data_dir).acquire())
+        uri = settings.mongodb_uri.get_secret_value()
+        if settings.embedded_mongodb:
+            mongo = EmbeddedMongo(directory.mongo_path, directory.mongo_log_path)
+            uri = await mongo.start()
+            stack.push_async_callback(mongo.stop)
+        node = await stack.enter_async_context(open_node(settings, directory, uri))
+        server = make_http_server(node.app)
+        url = listen(server, settings.host, settings.port)
+        directory.write_running_server(url)
+        _announce(url, settings, directory, node.first_start)
+        await stopping.wait()
+        await drain(node, server, settings.drain_seconds)
+
+
+def listen(server: HTTPServer, host: str, port: int) -> str:
+    """Listen; the URL with the port that it is (0 asks for any)."""
+    sockets = bind_sockets(port, host)
+    server.add_sockets(sockets)
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{sockets[0].getsockname()[1]}"
+
+
+async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
+    """Stop to accept, let what runs end for so long, then close every connection."""
+    node.draining = True
+    server.stop()
+    log.info("server.draining", seconds=seconds)
+    await node.services.dispatcher.stop()  # type: ignore[attr-defined]
+    deadline = time.monotonic() + seconds
+    while node.app.pipeline.running and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(server.close_all_connections(), 1.0)
+
+
+async def _open_identity(
+    stack: AsyncExitStack, settings: Settings, directory: DataDirectory, keys: Keys
+) -> _Identity:
+    url = settings.sql_url.get_secret_value() or f"sqlite:///{directory.sqlite_path}"
+    database = Database(url)
+    stack.callback(database.close)
+    await asyncio.to_thread(database.migrate)
+    store = SqlIdentity(database, session_lifetime=timedelta(days=settings.refresh_token_days))
+    revocations = Revocations(store)
+    await revocations.start()
+    stack.push_async_callback(revocations.stop)
+    passwords = Passwords()
+    stack.callback(passwords.close)
+    tokens = AccessTokens(
+        keys.signing, issuer=ISSUER, lifetime_seconds=settings.access_token_seconds
+    )
+    authenticator = Authenticator(store, tokens, revocations)
+    stack.push_async_callback(authenticator.close)
+    accounts = SqlAccounts(
+        store, passwords=passwords, tokens=tokens, keys=keys, revocations=revocations
+    )
+    return _Identity(accounts, authenticator, revocations, passwords, store)
+
+
+async def _open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
+    client = open_client(uri)
+    stack.push_async_callback(client.close)
+    stream_client = open_stream_client(uri)
+    stack.push_async_callback(stream_client.close)
+    database = open_database(client, settings.mongodb_database)
+    agents = MongoAgents(database)
+    tasks = MongoTasks(database)
+    logs = MongoTaskLogs(database, tasks)
+    events = MongoEventLog(database)
+    for prepared in (agents, tasks, logs, events):
+        await prepared.prepare()
+    return Store(
+        agents=agents,
+        tasks=tasks,
+        logs=logs,
+        events=events,
+        sweeps=MongoSweeps(tasks, agents),
+        feed=MongoChangeFeed(open_database(stream_client, settings.mongodb_database), database),
+        leadership=MongoLeadership(database),
+    )
+
+
+async def _readiness(
+    node: Node, revocations: Revocations, recorder: Recorder, duty: Duty
+) -> Mapping[str, Any]:
+    checks = {"mongodb": "ok", "sql": "ok", "event_log": "ok"}
+    try:
+        if await node.services.events.recorder() is None:
+            checks["event_log"] = "failing"
+    except HiveError:
+        checks["mongodb"] = checks["event_log"] = "failing"
+    turned = recorder.last_turn
+    if duty.is_held and (turned is None or time.monotonic() - turned > EVENT_LOG_SILENCE_SECONDS):
+        checks["event_log"] = "failing"
+    if revocations.silent_seconds > EVENT_LOG_SILENCE_SECONDS:
+        checks["sql"] = "failing"
+    if node.draining:
+        return {"status": "draining", "checks": checks}
+    ready = all(outcome == "ok" for outcome in checks.values())
+    return {"status": "ready" if ready else "not-ready", "checks": checks}
+
+
+def _tell(dispatcher: NodeDispatcher, events: Any) -> None:
+    event: Event
+    for event in events:
+        dispatcher.heard(event)
+
+
+def _referee(settings: Settings) -> Any:
+    if not settings.contract_referee:
+        return None
+    from server.referee import Referee  # noqa: PLC0415 - a second of imports that production saves
+
+    return Referee(openapi_path())
+
+
+def _announce(
+    url: str, settings: Settings, directory: DataDirectory, first_start: FirstStart
+) -> None:
+    log.info("server.listening", url=url, data_dir=str(settings.data_dir))
+    if first_start.admin_password is not None:
+        # The one time that this password is anywhere but in its owner's hands; not through the log.
+        print(f"User `admin` was made, its password is: {first_start.admin_password}", flush=True)  # noqa: T201
+    if first_start.operator_key is not None:
+        print(f"The operator's API key is in {directory.operator_key_path}", flush=True)  # noqa: T201
