@@ -9,6 +9,7 @@ from handlers.pages import page_position, page_reply
 from handlers.views import agent_view, control_view, held_lease_view, lease_view
 from hive import agents as machine
 from hive.agents import AgentAction, AgentSpec, AgentStatus
+from hive.errors import NameTaken
 from hive.permissions import require_agent
 from hive.ports import AgentFilter
 
@@ -42,11 +43,16 @@ async def register_agent(context: Context, *, body: dict[str, Any]) -> Reply:
     """Register an agent and make its credential, which is shown here and never again."""
     services = context.services
     agent_id = services.identifiers.new("agt")
-    agent = await services.agents.insert(agent_id, machine.register(_spec(body)), context.actor)
-    # A kill between the two leaves an agent without a key: register it again under another name.
+    spec = _spec(body)
+    # The key first: a kill in between leaves a key of nobody, not an agent that can't come in.
     issued = await services.identity.issue_agent_key(
-        agent_id, agent.spec.name, owner_id=context.caller.principal_id
+        agent_id, spec.name, owner_id=context.caller.principal_id
     )
+    try:
+        agent = await services.agents.insert(agent_id, machine.register(spec), context.actor)
+    except NameTaken:
+        await services.identity.revoke_agent_keys(agent_id)
+        raise
     view = agent_view(agent) | {"api_key": issued.secret}
     return Reply(view, headers={"Location": f"{PATH}/{agent_id}"})
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from handlers.context import Context, Reply
 from handlers.pages import page_position, page_reply
-from handlers.views import receipt_view, task_summary_view, task_view
+from handlers.views import log_line_view, receipt_view, task_summary_view, task_view
 from hive import tasks as machine
 from hive.changes import Change
 from hive.errors import DependencyNotFound, Invalid
@@ -108,7 +108,7 @@ async def get_task_logs(context: Context, *, task_id: str, limit: int, after: in
     """The lines that the task's agents logged."""
     await context.services.tasks.get(task_id)
     lines = await context.services.logs.read(task_id, after=after, limit=limit)
-    return Reply({"task_id": task_id, "logs": lines})
+    return Reply({"task_id": task_id, "logs": [log_line_view(line) for line in lines]})
 
 
 def _spec(body: dict[str, Any]) -> TaskSpec:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from hive.agents import Agent, ControlRequest
+from hive.ports import LogLine
+from hive.task_spec import Backoff, Concurrency, Timeouts
 from hive.tasks import Task
 
 View = dict[str, Any]
@@ -76,6 +79,11 @@ def lease_view(task: Task) -> View:
     return {**held, "task": _present(leased)}
 
 
+def log_line_view(line: LogLine) -> View:
+    """The schema `LogLine`."""
+    return asdict(line)
+
+
 def receipt_view(task: Task) -> View:
     """The schema `TaskReceipt`."""
     receipt: View = {"task_id": task.task_id, "status": task.status}
@@ -126,10 +134,10 @@ def task_view(task: Task) -> View:
         {
             "parameters": spec.parameters,
             "result": task.result,
-            "backoff": spec.backoff,
+            "backoff": _fields(spec.backoff),
             "non_retryable": spec.non_retryable,
-            "timeouts": _present_fields(spec.timeouts),
-            "concurrency": spec.concurrency,
+            "timeouts": _fields(spec.timeouts),
+            "concurrency": _fields(spec.concurrency),
             "lease": lease
             and {"agent_id": lease.agent_id, "fence": lease.fence, "expires_at": lease.expires_at},
         }
@@ -140,7 +148,5 @@ def _present(view: Mapping[str, Any]) -> View:
     return {name: value for name, value in view.items() if value is not None}
 
 
-def _present_fields(value: object) -> View | None:
-    if value is None:
-        return None
-    return _present({name: getattr(value, name) for name in value.__slots__})  # type: ignore[attr-defined]
+def _fields(value: Backoff | Timeouts | Concurrency | None) -> View | None:
+    return None if value is None else _present(asdict(value))

@@ -63,6 +63,8 @@ from storage.sql.identity import SqlIdentity
 
 ISSUER = "agentzero-api"
 EVENT_LOG_SILENCE_SECONDS = 5.0
+READY_SECONDS = 10.0
+READY_POLL_SECONDS = 0.02
 log = structlog.get_logger(__name__)
 
 
@@ -201,13 +203,14 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
-        directory = stack.enter_context(DataDirectory(settings.data_dir).acquire())
+        directory = stack.enter_context(DataDirectory(settings.data_dir))
         uri = settings.mongodb_uri.get_secret_value()
         if settings.embedded_mongodb:
             mongo = EmbeddedMongo(directory.mongo_path, directory.mongo_log_path)
             uri = await mongo.start()
             stack.push_async_callback(mongo.stop)
         node = await stack.enter_async_context(open_node(settings, directory, uri))
+        await _wait_until_ready(node)
         server = make_http_server(node.app)
         url = listen(server, settings.host, settings.port)
         directory.write_running_server(url)
@@ -302,6 +305,15 @@ async def _readiness(
         return {"status": "draining", "checks": checks}
     ready = all(outcome == "ok" for outcome in checks.values())
     return {"status": "ready" if ready else "not-ready", "checks": checks}
+
+
+async def _wait_until_ready(node: Node) -> None:
+    """Listen when the log moves; after a while anyhow, so that `/health/ready` can say why not."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        if (await node.services.readiness())["status"] == "ready":
+            return
+        await asyncio.sleep(READY_POLL_SECONDS)
 
 
 def _tell(dispatcher: NodeDispatcher, events: Any) -> None:
