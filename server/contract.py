@@ -1,8 +1,8 @@
 """The contracts as the server keeps them: REST operations and WebSocket messages, compiled once.
 
-`Contract.load` reads `openapi.yaml` into `Operation`s and `asyncapi.yaml` into `Message`s, and raises
-`ContractError` that lists every problem. An operation then turns raw text and bytes into typed arguments, or
-raises `ContractMismatch` with a bounded list of what does not match.
+`Contract.load` reads `openapi.yaml` into `Operation`s and `asyncapi.yaml` into `Message`s, and
+raises `ContractError` that lists every problem. An operation then turns raw text and bytes into
+typed arguments, or raises `ContractMismatch` with a bounded list of what does not match.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ from server.parameters import NotOfType, Parameter, argument_name, build_paramet
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
 JSON = "application/json"
+SUCCESS = frozenset(range(200, 300))
 _OPENAPI = "openapi.yaml"
 _ASYNCAPI = "asyncapi.yaml"
 
 
 class ContractMismatch(HiveError):
-    """The request does not match the contract (400). `errors` are the members of the problem's `errors`."""
+    """The request does not match the contract (400). `errors` become the problem's `errors`."""
 
     code = "contract-mismatch"
     title = "Request does not match the contract"
     default_detail = "The request does not match the contract."
 
-    def __init__(self, detail: str | None = None, *, errors: Sequence[Mapping[str, str]] = ()) -> None:
+    def __init__(
+        self, detail: str | None = None, *, errors: Sequence[Mapping[str, str]] = ()
+    ) -> None:
         super().__init__(detail)
         self.errors = tuple(errors)[:MAX_ERRORS]
 
@@ -82,7 +85,7 @@ class Operation:
     @property
     def success(self) -> Response:
         """The first declared answer of the class 2xx."""
-        return next(answer for status, answer in self.responses.items() if 200 <= status < 300)  # noqa: PLR2004
+        return next(answer for status, answer in self.responses.items() if status in SUCCESS)
 
     @property
     def argument_names(self) -> frozenset[str]:
@@ -91,7 +94,10 @@ class Operation:
         return frozenset(names | {"body"} if self.body else names)
 
     def read_parameters(
-        self, path: Mapping[str, str], query: Mapping[str, Sequence[str]], headers: Mapping[str, Sequence[str]]
+        self,
+        path: Mapping[str, str],
+        query: Mapping[str, Sequence[str]],
+        headers: Mapping[str, Sequence[str]],
     ) -> dict[str, Any]:
         """Give the handler's keywords of decoded texts; header names in lower case.
 
@@ -101,7 +107,9 @@ class Operation:
         arguments: dict[str, Any] = {}
         known = {parameter.name for parameter in self.parameters if parameter.location == "query"}
         errors.extend(
-            {"parameter": shorten(name, 64), "detail": "No such parameter."} for name in query if name not in known
+            {"parameter": shorten(name, 64), "detail": "No such parameter."}
+            for name in query
+            if name not in known
         )
         for parameter in self.parameters:
             if parameter.location == "path":
@@ -122,7 +130,9 @@ class Operation:
         """
         known = {parameter.name: parameter for parameter in self.parameters}
         errors = [
-            {"parameter": shorten(name, 64), "detail": "No such parameter."} for name in given if name not in known
+            {"parameter": shorten(name, 64), "detail": "No such parameter."}
+            for name in given
+            if name not in known
         ]
         arguments: dict[str, Any] = {}
         for name, parameter in known.items():
@@ -136,13 +146,19 @@ class Operation:
         return arguments
 
     def read_body(self, encoded: bytes) -> Any:
-        """Decode, validate and give the JSON body; its raw members are RawJson. Raise MalformedJson, ContractMismatch."""
+        """Decode, validate and give the JSON body; its raw members are RawJson.
+
+        Raise MalformedJson, ContractMismatch.
+        """
         if self.body is None:
             raise ContractMismatch("This operation takes no body.")
         value = decode_json(encoded)
         schema = self.body.schemas[JSON]
         if not schema.is_valid(value):
-            errors = [{"pointer": pointer, "detail": detail} for pointer, detail in schema.errors(value, size=len(encoded))]
+            errors = [
+                {"pointer": pointer, "detail": detail}
+                for pointer, detail in schema.errors(value, size=len(encoded))
+            ]
             raise ContractMismatch("The body does not match the contract.", errors=errors)
         if self.body.raw_members and isinstance(value, dict):
             return cut_raw_members(encoded, value, self.body.raw_members)
@@ -161,34 +177,43 @@ class Message:
 
 
 class Contract:
-    """Both contracts. `operations` is by operationId, `messages` by the key under `components.messages`."""
+    """Both contracts.
+
+    `operations` is by operationId, `messages` by the key under `components.messages`.
+    """
 
     def __init__(self, documents: Documents) -> None:
         problems: list[str] = []
         self.openapi = documents[_OPENAPI]
-        self.asyncapi = documents[_ASYNCAPI] if _ASYNCAPI in documents else {}
+        self.asyncapi = documents.get(_ASYNCAPI)
         self.operations: dict[str, Operation] = {}
         for operation in _read_operations(documents, problems):
             if operation.operation_id in self.operations:
                 problems.append(f"operationId {operation.operation_id} stands twice")
             self.operations[operation.operation_id] = operation
         self.messages = {message.name: message for message in _read_messages(documents, problems)}
-        self._texts = {name: documents.source(name) for name in (_OPENAPI, _ASYNCAPI) if name in documents}
-        self._texts |= {name.replace(".yaml", ".json"): orjson.dumps(documents[name]) for name in self._texts}
+        self._texts = {
+            name: documents.source(name) for name in (_OPENAPI, _ASYNCAPI) if name in documents
+        }
+        self._texts |= {
+            name.replace(".yaml", ".json"): orjson.dumps(documents[name]) for name in self._texts
+        }
         if problems:
             raise ContractError(problems)
 
     @classmethod
     def load(cls, openapi: Path, asyncapi: Path | None = None) -> Contract:
-        """Read the files, named `openapi.yaml` and `asyncapi.yaml`. Raise ContractError, OSError."""
+        """Read `openapi.yaml` and `asyncapi.yaml`. Raise ContractError, OSError."""
         return cls(Documents.read(*filter(None, (openapi, asyncapi))))
 
     def read(self, name: str) -> bytes:
-        """One of `openapi.yaml`, `openapi.json`, `asyncapi.yaml`, `asyncapi.json`; the YAML byte for byte."""
+        """One of `openapi.yaml|json`, `asyncapi.yaml|json`; the YAML byte for byte."""
         return self._texts[name]
 
 
-def _read_one(parameter: Parameter, texts: Sequence[str] | None, errors: list[dict[str, str]]) -> Any:
+def _read_one(
+    parameter: Parameter, texts: Sequence[str] | None, errors: list[dict[str, str]]
+) -> Any:
     if texts is None:
         if parameter.required:
             errors.append({"parameter": parameter.name, "detail": "Required."})
@@ -209,7 +234,10 @@ def _read_one(parameter: Parameter, texts: Sequence[str] | None, errors: list[di
 def _mismatches(parameter: Parameter, value: Any) -> list[dict[str, str]]:
     if parameter.schema.is_valid(value):
         return []
-    return [{"parameter": parameter.name, "detail": detail} for _, detail in parameter.schema.errors(value)]
+    return [
+        {"parameter": parameter.name, "detail": detail}
+        for _, detail in parameter.schema.errors(value)
+    ]
 
 
 def _read_operations(documents: Documents, problems: list[str]) -> Iterator[Operation]:
@@ -227,7 +255,9 @@ def _read_operations(documents: Documents, problems: list[str]) -> Iterator[Oper
                     problems.append(f"{method.upper()} {path}: {error!r}")
 
 
-def _read_operation(documents: Documents, path: str, method: str, item: Mapping[str, Any]) -> Operation:
+def _read_operation(
+    documents: Documents, path: str, method: str, item: Mapping[str, Any]
+) -> Operation:
     declared = item[method]
     where = ("paths", path, method)
     operation_id = declared.get("operationId")
@@ -237,12 +267,14 @@ def _read_operation(documents: Documents, path: str, method: str, item: Mapping[
         int(status): _read_response(documents, int(status), (*where, "responses", status), answer)
         for status, answer in declared["responses"].items()
     }
-    if not any(200 <= status < 300 for status in responses):  # noqa: PLR2004
+    if SUCCESS.isdisjoint(responses):
         raise ContractError([f"{operation_id} declares no success"])
     parameters: dict[tuple[str, str], Parameter] = {}
     for base, owner in ((("paths", path), item), (where, declared)):
         for index, given in enumerate(owner.get("parameters", ())):
-            parameter = _read_parameter(documents, operation_id, (*base, "parameters", index), given)
+            parameter = _read_parameter(
+                documents, operation_id, (*base, "parameters", index), given
+            )
             parameters[parameter.location, parameter.name] = parameter
     return Operation(
         operation_id=operation_id,
@@ -260,7 +292,9 @@ def _read_operation(documents: Documents, path: str, method: str, item: Mapping[
     )
 
 
-def _read_parameter(documents: Documents, operation_id: str, path: tuple[str | int, ...], given: Any) -> Parameter:
+def _read_parameter(
+    documents: Documents, operation_id: str, path: tuple[str | int, ...], given: Any
+) -> Parameter:
     _, declared = documents.follow(_OPENAPI, given)
     name = declared["name"]
     if "schema" not in declared:
@@ -275,7 +309,9 @@ def _read_parameter(documents: Documents, operation_id: str, path: tuple[str | i
         raise ContractError([f"{operation_id}: parameter {name}: {error}"]) from error
 
 
-def _read_request_body(documents: Documents, path: tuple[str | int, ...], given: Any) -> Body | None:
+def _read_request_body(
+    documents: Documents, path: tuple[str | int, ...], given: Any
+) -> Body | None:
     if given is None:
         return None
     _, declared = documents.follow(_OPENAPI, given)
@@ -298,7 +334,9 @@ def _read_request_body(documents: Documents, path: tuple[str | int, ...], given:
     )
 
 
-def _read_response(documents: Documents, status: int, path: tuple[str | int, ...], given: Any) -> Response:
+def _read_response(
+    documents: Documents, status: int, path: tuple[str | int, ...], given: Any
+) -> Response:
     _, declared = documents.follow(_OPENAPI, given)
     place = _place(given, path)
     return Response(
@@ -316,7 +354,10 @@ def _place(given: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """Where a declaration stands: at its own path, or where its `$ref` points."""
     if "$ref" not in given:
         return path
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in given["$ref"].removeprefix("#/").split("/"))
+    return tuple(
+        part.replace("~1", "/").replace("~0", "~")
+        for part in given["$ref"].removeprefix("#/").split("/")
+    )
 
 
 def _read_messages(documents: Documents, problems: list[str]) -> Iterator[Message]:
@@ -329,7 +370,9 @@ def _read_messages(documents: Documents, problems: list[str]) -> Iterator[Messag
         for key, given in item.get("messages", {}).items():
             name = str(given.get("$ref", "")).removeprefix("#/components/messages/")
             if name not in declared:
-                problems.append(f"channel {channel}: message {key} is not a $ref to components.messages")
+                problems.append(
+                    f"channel {channel}: message {key} is not a $ref to components.messages"
+                )
             else:
                 carried[name].add(channel)
     for name, message in declared.items():
@@ -341,7 +384,9 @@ def _read_messages(documents: Documents, problems: list[str]) -> Iterator[Messag
         except ContractError as error:
             problems.extend(error.problems)
             continue
-        examples = tuple(example["payload"] for example in message.get("examples", ()) if "payload" in example)
+        examples = tuple(
+            example["payload"] for example in message.get("examples", ()) if "payload" in example
+        )
         yield Message(name, payload, frozenset(carried[name]), examples, message)
 
 

@@ -1,7 +1,8 @@
 """Reads the contract documents and compiles their schemas.
 
-YAML is read as YAML 1.2 means it: `no`, `on` and `2026-11-21` are strings, a key stands once. `$ref`s stay
-as they are; the compiled validators resolve them through one registry, so a schema means what the document says.
+YAML is read as YAML 1.2 means it: `no`, `on` and `2026-11-21` are strings, a key stands once.
+`$ref`s stay as they are; the compiled validators resolve them through one registry, so a schema
+means what the document says.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class ContractError(Exception):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__("The contract cannot be served:\n" + "\n".join(f"- {p}" for p in self.problems))
+        super().__init__(
+            "The contract cannot be served:\n" + "\n".join(f"- {p}" for p in self.problems)
+        )
 
 
 class _Loader(yaml.CSafeLoader):
@@ -38,7 +41,8 @@ class _Loader(yaml.CSafeLoader):
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+    def construct_mapping(self, node: Any, deep: Any = False) -> dict[Any, Any]:  # noqa: FBT002
+        """Refuse a key that stands twice."""
         seen = set()
         for key_node, _ in node.value:
             if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
@@ -56,7 +60,9 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("merge", r"<<", "<"),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )
 
 
 class _KeyPattern:
@@ -89,7 +95,7 @@ class Schema:
     def errors(self, value: Any, *, size: int = 0) -> list[tuple[str, str]]:
         """Up to 16 pairs of JSON Pointer and detail; the value itself is never quoted.
 
-        `size` is that of the value's encoding in bytes; of a large one only the first error is told.
+        `size` is that of the encoded value in bytes; of a large one only the first error is told.
         """
         if size > _LIST_ERRORS_BELOW:
             try:
@@ -97,7 +103,9 @@ class Schema:
             except jsonschema_rs.ValidationError as error:
                 return [_describe(error)]
             return []
-        return [_describe(error) for error in islice(self._validator.iter_errors(value), MAX_ERRORS)]
+        return [
+            _describe(error) for error in islice(self._validator.iter_errors(value), MAX_ERRORS)
+        ]
 
 
 class Documents:
@@ -117,6 +125,10 @@ class Documents:
         """Read the files; a later one may refer to an earlier one by its relative name."""
         return cls({path.name: (source := path.read_bytes(), load_yaml(source)) for path in paths})
 
+    def get(self, name: str) -> dict[str, Any]:
+        """The document, empty when it was not read."""
+        return self._documents.get(name, {})
+
     def __contains__(self, name: str) -> bool:
         return name in self._documents
 
@@ -128,7 +140,7 @@ class Documents:
         return self._sources[name]
 
     def follow(self, name: str, node: Any) -> tuple[str, Any]:
-        """Resolve a chain of `$ref`s from `node` of the document `name`; give the document's name with the target."""
+        """Resolve a chain of `$ref`s from a node of a document; give the target's document, too."""
         for _ in range(64):
             if not (isinstance(node, dict) and isinstance(node.get("$ref"), str)):
                 return name, node
@@ -149,7 +161,9 @@ class Documents:
                 raise ContractError([f"{name}#{pointer}: does not exist"]) from None
         return node
 
-    def compile(self, name: str, path: Iterable[str | int], *, draft: int = jsonschema_rs.Draft4) -> Schema:
+    def compile(
+        self, name: str, path: Iterable[str | int], *, draft: int = jsonschema_rs.Draft4
+    ) -> Schema:
         """Compile the schema at the path of keys; raise ContractError when it is none."""
         pointer = join_pointer(path)
         reference = {"$ref": f"{_BASE}{name}#{quote(pointer)}"}
@@ -194,5 +208,7 @@ def shorten(text: str, limit: int = MAX_DETAIL) -> str:
 
 
 def _describe(error: jsonschema_rs.ValidationError) -> tuple[str, str]:
-    pointer = shorten(join_pointer(shorten(str(p), MAX_POINTER) for p in error.instance_path), MAX_POINTER)
+    pointer = shorten(
+        join_pointer(shorten(str(p), MAX_POINTER) for p in error.instance_path), MAX_POINTER
+    )
     return pointer, shorten(error.message)

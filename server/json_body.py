@@ -1,9 +1,10 @@
 """JSON as RFC 8259 has it and nothing beside it: one value, one meaning, bounded work.
 
-Refused: anything but UTF-8, a byte order mark, duplicate keys, NaN and Infinity, numbers that overflow
-(1e999), integers outside 64 bits, more than 32 levels, more than 50,000 arrays, objects and
-members (a megabyte of brackets would hold the event loop for 200 ms), lone surrogates, trailing bytes. Accepted values
-mean the same to every reader, so nothing can be hidden from a check by parsing it twice.
+Refused: anything but UTF-8, a byte order mark, duplicate keys, NaN and Infinity, numbers that
+overflow (1e999), integers outside 64 bits, more than 32 levels, more than 50,000 arrays, objects
+and members (a megabyte of brackets would hold the event loop for 200 ms), lone surrogates, trailing
+bytes. Accepted values mean the same to every reader, so nothing can be hidden from a check by
+parsing it twice.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MIN_INTEGER = -(2**63)
 MAX_INTEGER = 2**63 - 1
 
 _PLACE = re.compile(r"at line \d{1,9} column \d{1,9}$")
-# Digits become 0 and E becomes e: two C-speed searches then tell whether any number in the text can be out of range.
+# Digits become 0 and E becomes e: two fast searches then tell whether a number can be too wide.
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _LONG_NUMBER = b"0" * 19
 _EXPONENT = b"0e"

@@ -1,4 +1,4 @@
-"""Parameters as they come in a URL or a header: text, read strictly by the type that the contract declares."""
+"""Parameters come in a URL or a header as text, which is read strictly by its declared type."""
 
 from __future__ import annotations
 
@@ -52,9 +52,15 @@ class Parameter:
 
 
 def build_parameter(
-    declared: Mapping[str, Any], schema: Mapping[str, Any], items: Mapping[str, Any], compiled: Schema
+    declared: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    items: Mapping[str, Any],
+    compiled: Schema,
 ) -> Parameter:
-    """Make a Parameter of its declaration; `schema` and `items` are resolved. Raise ValueError for what is not supported."""
+    """Make a Parameter of its declaration; `schema` and `items` are resolved.
+
+    Raise ValueError for what is not supported.
+    """
     location, name = declared["in"], declared["name"]
     style = declared.get("style", "form" if location == "query" else "simple")
     if (location, style) not in _STYLES:
@@ -94,7 +100,9 @@ def parse_query(query: str, *, max_fields: int = 100) -> dict[str, list[str]]:
     for field in query.split("&"):
         if field:
             name, _, value = field.partition("=")
-            fields.setdefault(decode_text(name, plus=True), []).append(decode_text(value, plus=True))
+            fields.setdefault(decode_text(name, plus=True), []).append(
+                decode_text(value, plus=True)
+            )
     return fields
 
 

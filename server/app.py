@@ -1,0 +1,102 @@
+"""Makes the application of the contract and the HTTP server with its limits; no I/O happens here."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    ParseBodyConfig,
+    ParseMultipartConfig,
+    ParseUrlEncodedConfig,
+    set_parse_body_config,
+)
+from tornado.web import Application, RequestHandler
+
+from hive.ports import Services
+from server.addresses import AddressResolver, Network
+from server.binding import bind
+from server.contract import Contract
+from server.rest import Authenticates, Judges, Pipeline, RestHandler
+from server.routing import Routes
+
+MAX_HEADER_BYTES = 16 * 1024
+HEADER_SECONDS = 10.0
+BODY_SECONDS = 10.0
+
+
+class HiveApplication(Application):
+    """An application with its REST pipeline and its bound operations within reach."""
+
+    pipeline: Pipeline
+
+
+def make_app(
+    contract: Contract,
+    services: Services,
+    authenticator: Authenticates,
+    *,
+    handlers: str = "handlers",
+    trusted_proxies: Iterable[Network | str] = (),
+    max_body_bytes: int = 1024 * 1024,
+    referee: Judges | None = None,
+    extra_routes: Sequence[Any] = (),
+    **settings: Any,
+) -> HiveApplication:
+    """Bind the contract and make the application. Raise BindingError.
+
+    `extra_routes` are Tornado rules that come first (WebSocket, pages); every other path goes
+    through the REST pipeline. `settings` are Tornado's.
+    """
+    bound = bind(contract, handlers)
+    pipeline = Pipeline(
+        routes=Routes(bound.values()),
+        services=services,
+        authenticator=authenticator,
+        addresses=AddressResolver(trusted_proxies),
+        max_body_bytes=max_body_bytes,
+        referee=referee,
+    )
+    settings.setdefault("log_function", _log_nothing)
+    app = HiveApplication(
+        list(extra_routes),
+        default_handler_class=RestHandler,
+        default_handler_args={"pipeline": pipeline},
+        debug=False,
+        serve_traceback=False,
+        **settings,
+    )
+    app.pipeline = pipeline
+    app.settings["operations"] = bound
+    return app
+
+
+def make_http_server(app: Application, *, ssl_options: ssl.SSLContext | None = None) -> HTTPServer:
+    """Make the server with its limits: 16 KiB of headers within 10 s, a body within 10 s.
+
+    It reads no forwarded headers and unpacks no gzip. The pipeline reads bodies itself, so the
+    parsers of Tornado get nothing to do; its limit on the fields of a query is lifted, because it
+    would end the connection where the pipeline gives a problem.
+    """
+    set_parse_body_config(
+        ParseBodyConfig(
+            multipart=ParseMultipartConfig(enabled=False),
+            urlencoded=ParseUrlEncodedConfig(max_arguments=MAX_HEADER_BYTES),
+        )
+    )
+    return HTTPServer(
+        app,
+        xheaders=False,
+        decompress_request=False,
+        max_header_size=MAX_HEADER_BYTES,
+        max_buffer_size=2 * 1024 * 1024,
+        idle_connection_timeout=HEADER_SECONDS,
+        body_timeout=BODY_SECONDS,
+        ssl_options=ssl_options,
+    )
+
+
+def _log_nothing(_handler: RequestHandler) -> None:
+    """The pipeline writes its own access log; Tornado's would print whole URLs."""

@@ -1,0 +1,65 @@
+"""A server of any contract on an ephemeral port, for tests of the pipeline."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from tornado.netutil import bind_sockets
+
+from hive.errors import InvalidToken, TokenExpired
+from hive.permissions import PERMISSIONS, ROLE_PERMISSIONS, Principal, Role
+from server.app import HiveApplication, make_app, make_http_server
+from server.contract import Contract
+
+FIXTURES = Path(__file__).parent / "fixtures"
+HANDLERS = "tests.contract.fixtures.small"
+
+
+class Credentials:
+    """An authenticator that knows one credential per role; the credential is the role's name."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def authenticate(self, bearer: str) -> Principal:
+        """`everything` may do everything."""
+        self.asked.append(bearer)
+        if bearer == "expired":
+            raise TokenExpired
+        if bearer == "everything":
+            return Principal("usr_0", "everything", Role.ADMIN, PERMISSIONS)
+        try:
+            role = Role(bearer)
+        except ValueError:
+            raise InvalidToken from None
+        return Principal(f"usr_{bearer}", bearer, role, ROLE_PERMISSIONS[role])
+
+
+def load_small() -> Contract:
+    """The small contracts of the fixtures."""
+    return Contract.load(FIXTURES / "openapi.yaml", FIXTURES / "asyncapi.yaml")
+
+
+@asynccontextmanager
+async def serve_small(**options: Any) -> AsyncIterator[tuple[HiveApplication, str]]:
+    """Serve the small contract; give the application and its base URL."""
+    app = make_app(load_small(), cast("Any", None), Credentials(), handlers=HANDLERS, **options)
+    async with serve(app) as base:
+        yield app, base
+
+
+@asynccontextmanager
+async def serve(app: HiveApplication) -> AsyncIterator[str]:
+    """Serve the application on an ephemeral port of the loopback; give its base URL."""
+    server = make_http_server(app)
+    (listening,) = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
+    server.add_sockets([listening])
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.stop()
+        await server.close_all_connections()
