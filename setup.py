@@ -55,10 +55,7 @@ setup(
     packages=find_packages(
         include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")],
     ),
-    package_data={
-        "": ["py.typed"],
-        "storage": ["sql/migrations/*.mako", "sql/migrations/**/*.mako", "sql/*.ini"],
-    },
+    package_data={"": ["py.typed"]},
     cmdclass={"build_py": BuildWithResources},
     entry_points={"console_scripts": ["agentzero = server.cli:main"]},
     install_requires=[
@@ -93,7 +90,9 @@ setup(
             f"fiftyone-db; {ELSEWHERE}",
         ],
         "mock": ["connexion[uvicorn,swagger-ui]>=3.3"],
+        "postgresql": ["psycopg[binary]>=3.3"],
         "dev": [
+            "psycopg[binary]>=3.3",
             "httpx>=0.28",
             "hypothesis>=6.170",
             "import-linter>=2.16",
