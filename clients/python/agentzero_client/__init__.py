@@ -1,4 +1,83 @@
-"""Python client of AgentZero API.
+"""Python client and agent runtime of AgentZero API.
 
-`Client` and `AsyncClient` submit tasks and watch the hive.
+- `Client` and `AsyncClient` submit tasks, manage agents and watch the hive.
+- `Agent` takes tasks and runs them.
 """
+
+from agentzero_client.client import AsyncClient
+from agentzero_client.errors import (
+    AgentZeroError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    ConnectionFailedError,
+    GoneError,
+    LeaseLostError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProblemError,
+    RateLimitedError,
+    UnavailableError,
+    UnexpectedAnswerError,
+    WatchClosedError,
+)
+from agentzero_client.events import Event, EventFilter, Gap
+from agentzero_client.models import (
+    Backoff,
+    Concurrency,
+    Lease,
+    Task,
+    TaskReceipt,
+    TaskSummary,
+    Timeouts,
+)
+from agentzero_client.retrying import RetryPolicy
+from agentzero_client.runtime.agent import Agent, Ending
+from agentzero_client.runtime.context import RunningTask, TaskContext
+from agentzero_client.runtime.failures import (
+    AgentIdentityError,
+    AgentStoppedError,
+    TaskCancelledError,
+    TaskError,
+)
+from agentzero_client.sync_client import Client
+from agentzero_client.watch import AsyncWatch
+
+__all__ = [
+    "Agent",
+    "AgentIdentityError",
+    "AgentStoppedError",
+    "AgentZeroError",
+    "AsyncClient",
+    "AsyncWatch",
+    "AuthenticationError",
+    "Backoff",
+    "BadRequestError",
+    "Client",
+    "Concurrency",
+    "ConflictError",
+    "ConnectionFailedError",
+    "Ending",
+    "Event",
+    "EventFilter",
+    "Gap",
+    "GoneError",
+    "Lease",
+    "LeaseLostError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "ProblemError",
+    "RateLimitedError",
+    "RetryPolicy",
+    "RunningTask",
+    "Task",
+    "TaskCancelledError",
+    "TaskContext",
+    "TaskError",
+    "TaskReceipt",
+    "TaskSummary",
+    "Timeouts",
+    "UnavailableError",
+    "UnexpectedAnswerError",
+    "WatchClosedError",
+]

@@ -1,0 +1,152 @@
+"""How an agent is attached to the hive: by its WebSocket, or by REST where sockets are blocked.
+
+Sockets count as blocked when two handshakes in a row fail while a heartbeat over REST is answered.
+Every two minutes the socket is tried again. The delays stay well below a lease period, so that
+leases survive a restart of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+from agentzero_client.address import segment
+from agentzero_client.backoff import Backoff
+from agentzero_client.client import AsyncClient
+from agentzero_client.close_codes import Reaction, reaction
+from agentzero_client.errors import AgentZeroError, ProblemError
+from agentzero_client.frame_socket import FrameSocket, HandshakeFailedError, SocketClosedError
+from agentzero_client.retrying import Repeat
+from agentzero_client.runtime.failures import AgentStoppedError
+from agentzero_client.runtime.link import FrameTooLargeError, Link
+from agentzero_client.runtime.polling import Polling
+from agentzero_client.runtime.reports import VERBS, Proof, Report
+from agentzero_client.runtime.worker import Worker
+
+HANDSHAKES_BEFORE_REST = 2
+SOCKET_AGAIN_SECONDS = 120.0
+BACKOFF_CAP_SECONDS = 5.0
+STEADY_SECONDS = 5.0
+REPORT_SECONDS = 15.0
+ANNOUNCE_SECONDS = 3.0
+
+_log = logging.getLogger("agentzero.agent")
+
+
+class Switchboard:
+    """Sends a report over the link while there is one, else over REST. The worker's Reporter."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self.link: Link | None = None
+
+    async def report(self, proof: Proof, report: Report) -> Any:
+        """See Reporter. What is too large for a frame goes over REST."""
+        if self.link is not None:
+            with suppress(FrameTooLargeError):
+                return await self.link.report(proof, report)
+        path = f"/api/v1/leases/{segment(proof.lease_id)}/{VERBS[report.kind]}"
+        answer = await self._client.http.request(
+            "POST",
+            path,
+            body=report.body(proof),
+            repeat=Repeat.NEVER,
+            timeout_seconds=REPORT_SECONDS,
+        )
+        return answer.body
+
+
+class Attachment:
+    """Keeps the worker attached. `run` ends only by AgentStoppedError."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        agent_id: str,
+        worker: Worker,
+        switchboard: Switchboard,
+        *,
+        capabilities: list[str],
+        version: str,
+    ) -> None:
+        self._client = client
+        self._agent_id = agent_id
+        self._worker = worker
+        self._switchboard = switchboard
+        self._capabilities = capabilities
+        self._version = version
+        self._polling = Polling(client, agent_id, worker)
+        self._backoff = Backoff(cap_seconds=BACKOFF_CAP_SECONDS)
+
+    async def run(self) -> None:
+        """Attach, and attach again, until the hive turns the agent away for good."""
+        failed = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            started, at_least = loop.time(), 0.0
+            try:
+                at_least = await self._over_socket()
+                failed = 0
+            except HandshakeFailedError as error:
+                _log.debug("no link: %s", error)
+                failed += 1
+                if failed >= HANDSHAKES_BEFORE_REST and await self._over_rest():
+                    failed = HANDSHAKES_BEFORE_REST - 1
+                    continue
+            except AgentZeroError as error:
+                if isinstance(error, AgentStoppedError):
+                    raise
+                _log.debug("can't attach: %s", error)
+            if loop.time() - started > STEADY_SECONDS:
+                self._backoff.reset()
+            await asyncio.sleep(self._backoff.next_seconds(at_least))
+
+    async def announce(self) -> None:
+        """Tell the hive at once what changed here; within 3 s or not at all."""
+        with suppress(AgentZeroError, TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_SECONDS):
+                if self._switchboard.link is not None:
+                    await self._switchboard.link.heartbeat()
+                else:
+                    await self._polling.heartbeat()
+
+    async def _over_socket(self) -> float:
+        """Work over a link until it breaks; give the seconds that the server asks to stay away."""
+        http = self._client.http
+        path = f"/ws/agents/{segment(self._agent_id)}"
+        socket = await FrameSocket.open(
+            http.base_url, path, token=await http.token(), trust_env=http.trust_env
+        )
+        link = Link(socket, self._worker)
+        try:
+            await link.greet(capabilities=self._capabilities, version=self._version)
+            _log.info("attached to %s by WebSocket", http.base_url)
+            self._switchboard.link = link
+            await link.run()
+        except SocketClosedError as closed:
+            _log.info("link %s", closed)
+            if reaction(closed.code) is Reaction.STOP:
+                raise AgentStoppedError(f"The hive turned the agent away: {closed}.") from closed
+        finally:
+            self._switchboard.link = None
+            await link.close()
+        return link.reconnect_after_seconds
+
+    async def _over_rest(self) -> bool:
+        """Work over REST for two minutes; False when REST does not work either."""
+        try:
+            await self._polling.heartbeat()
+            _log.info("WebSockets are blocked: attached to %s by REST", self._client.http.base_url)
+            await self._polling.run(SOCKET_AGAIN_SECONDS)
+        except ProblemError as error:
+            if error.status in (401, 403, 404):
+                raise AgentStoppedError(
+                    f"The hive turned the agent away: {error.detail}"
+                ) from error
+            return False
+        except AgentZeroError as error:
+            _log.debug("no REST: %s", error)
+            return False
+        return True
