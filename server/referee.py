@@ -127,7 +127,11 @@ class Referee:
         """Judge an exchange of an httpx client."""
         sent = response.request
         request = JudgedRequest(
-            sent.method, sent.url.raw_path.decode("ascii"), dict(sent.headers), sent.content
+            sent.method,
+            sent.url.raw_path.decode("ascii"),
+            dict(sent.headers),
+            # A request that follows a redirect has its body as a stream only.
+            sent.read(),
         )
         self.check(
             request, JudgedResponse(response.status_code, dict(response.headers), response.content)

@@ -101,7 +101,10 @@ class MongoChangeStream:
 
     async def _run(self, command: Document) -> Mapping[str, Any]:
         try:
-            reply = await self._database.command(command, session=self._session)
+            # A command does not take the database's options by itself: times would come naive.
+            reply = await self._database.command(
+                command, session=self._session, codec_options=self._database.codec_options
+            )
         except OperationFailure as error:
             if error.code in HISTORY_LOST_CODES or error.has_error_label(
                 "NonResumableChangeStreamError"
