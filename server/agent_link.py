@@ -1,0 +1,456 @@
+"""The link of one agent, `/ws/agents/{agent_id}`: work goes out into free slots, reports come in.
+
+Life cycle: after authentication `hello` makes the link the agent's link (an older one ends with
+4010), announces what the process says of itself and tells which leases go on. From then on a loop
+claims work while slots are free; it is never cancelled in the middle of a claim, and gives back
+what it got for a socket that has gone. Leases outlive the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import structlog
+
+from handlers.views import control_view, lease_view
+from hive import agents as machine
+from hive.agents import Agent, DesiredState
+from hive.changes import Actor
+from hive.errors import AgentNotFound, HiveError
+from hive.events import Event
+from hive.permissions import Principal, require_agent
+from hive.tasks import Task
+from server.closing import CloseCode, Disconnect, ErrorCode, FrameRefused
+from server.frames import control_frame
+from server.invocation import Outcome
+from server.peer import Frame, Peer, PeerLimits
+
+if TYPE_CHECKING:
+    from server.agent_links import AgentLinks
+
+LINK_LIMITS: Final = PeerLimits(
+    frame_bytes=1024 * 1024,
+    frames_per_second=1000.0,
+    frames_burst=2000,
+    buffered_bytes=2 * 1024 * 1024,
+)
+REPORTS_IN_FLIGHT: Final = 256
+REPORT_BYTES_IN_FLIGHT: Final = 8 * 1024 * 1024
+ASSIGN_ABOVE_BYTES: Final = 64 * 1024
+EARLY_CANCELS: Final = 256
+RETRY_SECONDS: Final = 1.0
+LEASE_OVER: Final = frozenset(
+    {"task.completed", "task.failed", "task.cancelled", "task.retrying", "task.released"}
+)
+ENDING: Final = frozenset({"complete", "fail", "release", "reject"})
+LOST_STATUSES: Final = frozenset({404, 409})
+UNAVAILABLE: Final = 503
+ACTIONS: Final = {
+    DesiredState.ACTIVE: "resume",
+    DesiredState.PAUSED: "pause",
+    DesiredState.DRAINING: "drain",
+}
+
+log = structlog.get_logger(__name__)
+
+
+def _only(*names: str) -> Callable[[Frame], dict[str, Any]]:
+    return lambda frame: {name: frame[name] for name in names if name in frame}
+
+
+# A report, the operation that it enters, and the members of the frame that are the operation's
+# body.
+REPORTS: Final[Mapping[str, tuple[str, Callable[[Frame], dict[str, Any]]]]] = {
+    "accept": ("renew_lease", _only("fence")),
+    "reject": ("release_lease", _only("fence", "reason")),
+    "progress": ("renew_lease", _only("fence", "progress")),
+    "log": ("append_lease_logs", _only("fence", "lines")),
+    "complete": ("complete_lease", _only("fence", "result")),
+    "fail": ("fail_lease", _only("fence", "error")),
+    "release": ("release_lease", _only("fence", "reason")),
+    "heartbeat": ("heartbeat_agent", _only("free_slots", "load", "controls_taken")),
+}
+
+
+@dataclass(slots=True)
+class Held:
+    """A lease that the agent works on. `version` is the task's when it was leased or resumed."""
+
+    lease_id: str
+    fence: int
+    task_id: str
+    version: int
+    ending: bool = False
+    cancel_told: bool = False
+
+
+class AgentLink(Peer):
+    """One socket of one agent."""
+
+    permission = "agents:work"
+    raw_members: ClassVar = {"complete": frozenset({"result"})}
+
+    def __init__(
+        self, *args: Any, agent_id: str, address: str, links: AgentLinks, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_id = agent_id
+        self._address = address
+        self._links = links
+        self._services = links.services
+        self._greeted = False
+        self._held: dict[str, Held] = {}
+        self._by_task: dict[str, Held] = {}
+        self._early_cancels: dict[str, int] = {}
+        self._slots = 0
+        self._reserved = 0
+        self._desired = DesiredState.ACTIVE
+        self._agent_version = 0
+        self._last_control = 0
+        self._changed = asyncio.Event()
+        self._reports: dict[asyncio.Task[None], int] = {}
+        self._last_report: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def free_slots(self) -> int:
+        """How many more tasks the agent takes, as far as this link knows."""
+        return max(0, self._slots - len(self._held) - self._reserved)
+
+    def permit(self, principal: Principal) -> None:
+        """Only the agent itself, or an admin."""
+        require_agent(principal, self.agent_id)
+
+    async def introduced(self, frame: Frame) -> Mapping[str, Any]:
+        """A link has no cursor."""
+        if "cursor" in frame:
+            raise FrameRefused(ErrorCode.CANNOT_RESUME, "The agent's link has no cursor.")
+        return {"limits": self.common_limits()}
+
+    async def on_hello(self, frame: Frame) -> None:
+        """Become the agent's link, and start to work."""
+        if self._greeted:
+            raise Disconnect(CloseCode.SECOND_CONNECT, "hello came a second time")
+        self._greeted = True
+        self._links.take_over(self)
+        try:
+            agent = await self._announce(frame)
+        except AgentNotFound as error:
+            raise Disconnect(CloseCode.FORBIDDEN, error.detail) from error
+        agent = await self._links.settle_presence(self.agent_id) or agent
+        self._learn(agent.desired_state, agent.spec.slots, agent.version)
+        tasks = await self._services.tasks.held_by(self.agent_id)
+        asked = [(proof["lease_id"], proof["fence"]) for proof in frame.get("resume_leases", ())]
+        cancelled = self._resume(tasks, asked)
+        limits = self._services.limits
+        await self.answer(
+            control_frame(
+                "ready",
+                agent_id=self.agent_id,
+                heartbeat_seconds=limits.agent_heartbeat_seconds,
+                lease_seconds=limits.lease_seconds,
+                slots=self._slots,
+                desired_state=self._desired,
+                resumed=list(self._held),
+                lost=[lease_id for lease_id, _ in asked if lease_id not in self._held],
+            )
+        )
+        for held in cancelled:
+            self._tell_cancel(held)
+        self._send_controls([control_view(control) for control in agent.controls])
+        if not self.ended:
+            self._links.spawn(self._push_work(), name=f"push work to {self.agent_id}")
+
+    async def on_report(self, frame: Frame) -> None:
+        """Run the report beside others, behind the earlier ones of its lease."""
+        self._require_greeting()
+        while self._reports and (
+            len(self._reports) >= REPORTS_IN_FLIGHT
+            or sum(self._reports.values()) > REPORT_BYTES_IN_FLIGHT
+        ):
+            await asyncio.wait(self._reports, return_when=asyncio.FIRST_COMPLETED)
+        key = frame.get("lease_id", "")
+        report = self._links.spawn(
+            self._report(frame, self._last_report.get(key)), name=f"report of {self.agent_id}"
+        )
+        self._reports[report] = self.frame_bytes
+        self._last_report[key] = report
+        report.add_done_callback(lambda done: self._forget(done, key))
+
+    handlers: ClassVar = {
+        "connect": Peer.on_connect,
+        "hello": on_hello,
+        "ping": Peer.on_ping,
+        "pong": Peer.on_pong,
+        **dict.fromkeys(REPORTS, on_report),
+    }
+
+    def heard_of_task(self, event: Event) -> None:
+        """Learn from the log that a lease of this agent is to end, or has ended."""
+        held = self._by_task.get(event.subject)
+        version = event.data.get("version", 0)
+        if held is None:
+            if event.type == "task.cancelling":
+                self._early_cancels[event.subject] = version
+                while len(self._early_cancels) > EARLY_CANCELS:
+                    del self._early_cancels[next(iter(self._early_cancels))]
+            return
+        # The hub may be behind the store: such an event is of an earlier lease.
+        if version <= held.version:
+            return
+        if event.type == "task.cancelling":
+            self._tell_cancel(held)
+        elif event.type in LEASE_OVER and not held.ending:
+            self._lose(held)
+
+    def heard_of_agent(self, event: Event) -> None:
+        """Learn from the log what is wanted of the agent."""
+        if event.type == "agent.unregistered":
+            self.end(CloseCode.REVOKED, "the agent was unregistered")
+        elif event.type == "agent.control_requested":
+            self.spawn(self._fetch_controls(), name=f"controls of {self.agent_id}")
+        else:
+            data = event.data
+            self._learn(
+                DesiredState(data["desired_state"]), int(data["slots"]), int(data["version"])
+            )
+
+    def send_message(self, sender: str, data: Any) -> None:
+        """Pass a message on to the agent."""
+        self.write(control_frame("message", **{"from": sender, "data": data}))
+
+    def finished(self) -> None:
+        """Leave the place to the next link, and let the loop end."""
+        self._links.leave(self)
+        self._changed.set()
+
+    # hello
+
+    async def _announce(self, frame: Frame) -> Agent:
+        capabilities = frame.get("capabilities")
+        await self._services.agents.heard_of(self.agent_id, controls_taken=None)
+        return await self._services.agents.change(
+            self.agent_id,
+            lambda agent: machine.announce(
+                agent,
+                capabilities=None if capabilities is None else tuple(capabilities),
+                slots=frame.get("slots"),
+                version=frame.get("version", agent.agent_version),
+            ),
+            Actor(self._caller.principal_id),
+        )
+
+    def _resume(self, tasks: Sequence[Task], asked: Sequence[tuple[str, int]]) -> list[Held]:
+        """Take over the leases that the agent names and still has; those to be cancelled."""
+        cancelled = []
+        for task in tasks:
+            lease = task.lease
+            if lease is None or (lease.lease_id, lease.fence) not in asked:
+                continue
+            held = self._hold(task)
+            if held is not None and self._is_cancelled(task):
+                cancelled.append(held)
+        return cancelled
+
+    def _is_cancelled(self, task: Task) -> bool:
+        # The event may have come before the task as it was read here.
+        early = self._early_cancels.pop(task.task_id, 0)
+        return task.cancel_requested or early > task.version
+
+    def _learn(self, desired: DesiredState, slots: int, version: int) -> None:
+        if version < self._agent_version:
+            return
+        was, known = self._desired, self._agent_version > 0
+        self._desired, self._slots, self._agent_version = desired, slots, version
+        self._changed.set()
+        if known and desired is not was:
+            self.write(control_frame("control", action=ACTIONS[desired]))
+
+    async def _fetch_controls(self) -> None:
+        agent = await self._services.agents.get(self.agent_id)
+        self._send_controls([control_view(control) for control in agent.controls])
+
+    def _send_controls(self, controls: Sequence[Mapping[str, Any]]) -> None:
+        for control in controls:
+            if control["control_id"] > self._last_control:
+                self._last_control = control["control_id"]
+                shown = {name: control.get(name) for name in ("control_id", "action", "reason")}
+                self.write(control_frame("control", **shown))
+
+    # Work goes out.
+
+    async def _push_work(self) -> None:
+        while not self.ended:
+            if self._desired is not DesiredState.ACTIVE or not self.free_slots:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            for task in await self._claim():
+                try:
+                    await self._hand_over(task)
+                except Exception:
+                    log.exception("link.assignment_failed", task_id=task.task_id)
+                    self.end(CloseCode.INTERNAL, "the server failed")
+                    await self._give_back(task)
+
+    async def _claim(self) -> Sequence[Task]:
+        began = time.monotonic()
+        try:
+            tasks = await self._services.dispatcher.claim(
+                self.agent_id,
+                max_leases=self.free_slots,
+                wait_seconds=self._links.claim_wait_seconds,
+            )
+        except AgentNotFound:
+            self.end(CloseCode.FORBIDDEN, "Agent not found")
+            return ()
+        except HiveError as error:
+            log.warning("link.claim_failed", agent_id=self.agent_id, cause=str(error))
+            tasks = ()
+        except Exception:
+            log.exception("link.claim_failed", agent_id=self.agent_id)
+            self.end(CloseCode.INTERNAL, "the server failed")
+            return ()
+        if not tasks and time.monotonic() - began < min(
+            RETRY_SECONDS, self._links.claim_wait_seconds
+        ):
+            self._changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), RETRY_SECONDS)
+        return tasks
+
+    async def _hand_over(self, task: Task) -> None:
+        """Send the lease, or give it back when the socket has gone."""
+        if task.lease is None:
+            return
+        while not self.ended and self._transport.buffered > ASSIGN_ABOVE_BYTES:
+            await self._transport.drained()
+        if self.ended:
+            await self._give_back(task)
+            return
+        held = self._hold(task)
+        self.write(control_frame("assign", lease=lease_view(task)))
+        if held is not None and self._is_cancelled(task):
+            self._tell_cancel(held)
+
+    async def _give_back(self, task: Task) -> None:
+        if task.lease is None:
+            return
+        outcome = await self._links.invoker.invoke(
+            "release_lease",
+            self._caller,
+            self._address,
+            parameters={"lease_id": task.lease.lease_id},
+            body={"fence": task.lease.fence, "reason": "the link closed"},
+        )
+        if not outcome.is_success:
+            # It comes back by itself when it expires.
+            log.warning("link.lease_kept", task_id=task.task_id, status=outcome.status)
+
+    def _hold(self, task: Task) -> Held | None:
+        if task.lease is None:
+            return None
+        older = self._by_task.get(task.task_id)
+        if older is not None and older.lease_id != task.lease.lease_id:
+            self._lose(older)
+        held = Held(task.lease.lease_id, task.lease.fence, task.task_id, task.version)
+        self._held[held.lease_id] = self._by_task[held.task_id] = held
+        return held
+
+    def _drop(self, held: Held) -> None:
+        self._held.pop(held.lease_id, None)
+        if self._by_task.get(held.task_id) is held:
+            del self._by_task[held.task_id]
+        self._changed.set()
+
+    def _lose(self, held: Held) -> None:
+        self._drop(held)
+        if not held.ending:
+            self.write(control_frame("cancel", lease_id=held.lease_id, reason="lost"))
+
+    def _tell_cancel(self, held: Held) -> None:
+        if not held.cancel_told:
+            held.cancel_told = True
+            self.write(control_frame("cancel", lease_id=held.lease_id, reason="requested"))
+
+    # Reports come in.
+
+    async def _report(self, frame: Frame, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None:
+            await asyncio.wait({earlier})
+        kind = frame["type"]
+        held = self._held.get(frame.get("lease_id", ""))
+        if held is not None and kind in ENDING:
+            held.ending = True
+        operation_id, body_of = REPORTS[kind]
+        name = "agent_id" if kind == "heartbeat" else "lease_id"
+        outcome = await self._links.invoker.invoke(
+            operation_id,
+            self._caller,
+            self._address,
+            parameters={name: frame.get("lease_id", self.agent_id)},
+            body=body_of(frame),
+        )
+        if held is not None:
+            self._note_outcome(held, kind, outcome)
+        if kind == "heartbeat" and outcome.is_success:
+            self._note_heartbeat(frame, outcome.body)
+        await self._answer_report(frame, outcome)
+
+    def _note_outcome(self, held: Held, kind: str, outcome: Outcome) -> None:
+        if outcome.is_success:
+            if kind in ENDING:
+                self._drop(held)
+        elif outcome.status in LOST_STATUSES:
+            self._drop(held)
+        else:
+            held.ending = False
+
+    def _note_heartbeat(self, frame: Frame, reply: Mapping[str, Any]) -> None:
+        free_slots = frame.get("free_slots")
+        if free_slots is not None:
+            # Slots that the process uses for what this link knows nothing of.
+            self._reserved = max(0, self._slots - len(self._held) - free_slots)
+            self._changed.set()
+        self._send_controls(reply["controls"])
+
+    async def _answer_report(self, frame: Frame, outcome: Outcome) -> None:
+        if "id" in frame:
+            await self.answer(
+                control_frame(
+                    "result",
+                    id=frame["id"],
+                    status=outcome.status,
+                    body=outcome.body,
+                    problem=outcome.problem,
+                )
+            )
+        elif outcome.problem is not None:
+            unavailable = outcome.status == UNAVAILABLE
+            await self.answer(
+                control_frame(
+                    "error",
+                    code=ErrorCode.UNAVAILABLE if unavailable else ErrorCode.REFUSED,
+                    detail=outcome.problem["detail"],
+                    retryable=unavailable,
+                )
+            )
+
+    def _forget(self, report: asyncio.Task[None], key: str) -> None:
+        self._reports.pop(report, None)
+        if self._last_report.get(key) is report:
+            del self._last_report[key]
+
+    def _require_greeting(self) -> None:
+        if not self._greeted:
+            raise FrameRefused(ErrorCode.HELLO_FIRST, "Say hello first.")
+
+    @property
+    def _caller(self) -> Principal:
+        if self.principal is None:
+            raise AssertionError("a link that is not authenticated does nothing")
+        return self.principal

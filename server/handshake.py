@@ -1,0 +1,75 @@
+"""What the upgrade request of a WebSocket says: origin, subprotocols, credential."""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+SUBPROTOCOL: Final = "agentzero.v1"
+BEARER_SUBPROTOCOL: Final = "agentzero.bearer."
+DEFAULT_ORIGINS: Final = ("http://localhost:3000",)
+MAX_CREDENTIAL: Final = 8192
+NO_CREDENTIAL: Final = ""
+"""What an unreadable credential is taken for: one that nobody issued."""
+
+_BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(\S+)")
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The offered subprotocols: which one is selected, and whether none of them is known."""
+
+    selected: str | None
+    is_unknown: bool
+    credential: str | None
+
+
+def is_allowed_origin(origins: Sequence[str], allowed: Iterable[str], own: str) -> bool:
+    """Tell whether a page of this origin may connect; without an `Origin` it is no page.
+
+    `own` is the server's origin as the request named it. Exact comparison: scheme, host and port.
+    """
+    if not origins:
+        return True
+    return len(origins) == 1 and (origins[0] in set(allowed) or origins[0] == own)
+
+
+def read_offer(header: str) -> Offer:
+    """Read `Sec-WebSocket-Protocol`."""
+    offered = [name for part in header.split(",") if (name := part.strip())]
+    bearers = [name for name in offered if name.startswith(BEARER_SUBPROTOCOL)]
+    others = [name for name in offered if not name.startswith(BEARER_SUBPROTOCOL)]
+    credential = None
+    if bearers:
+        encoded = bearers[0].removeprefix(BEARER_SUBPROTOCOL)
+        credential = _decode(encoded) if len(bearers) == 1 else NO_CREDENTIAL
+    selected = SUBPROTOCOL if SUBPROTOCOL in others else None
+    return Offer(selected, bool(others) and selected is None, credential)
+
+
+def read_credential(
+    authorization: Sequence[str], offered: str | None, query: Sequence[str]
+) -> str | None:
+    """The first that is present of header, subprotocol and query; None: a frame has to bring it."""
+    found: str | None = None
+    bearers = [match[1] for text in authorization if (match := _BEARER.fullmatch(text.strip()))]
+    if bearers:
+        found = bearers[0] if len(authorization) == 1 else NO_CREDENTIAL
+    elif offered is not None:
+        found = offered
+    elif query:
+        found = query[0] if len(query) == 1 else NO_CREDENTIAL
+    return NO_CREDENTIAL if found is not None and len(found) > MAX_CREDENTIAL else found
+
+
+def _decode(encoded: str) -> str:
+    if not _BASE64URL.fullmatch(encoded) or len(encoded) > 2 * MAX_CREDENTIAL:
+        return NO_CREDENTIAL
+    try:
+        return urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode("ascii")
+    except ValueError:
+        return NO_CREDENTIAL

@@ -1,0 +1,122 @@
+"""Runs an operation of the REST contract for a principal that did not come over HTTP.
+
+The same binding, permission, parameters, body and handler as a request; the outcome is what the
+request would be answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import structlog
+
+from handlers.context import Context, Reply
+from hive.errors import Forbidden, HiveError
+from hive.permissions import Principal
+from hive.ports import Services
+from hive.raw_json import RawJson
+from server.binding import BoundOperation
+from server.contract import JSON, ContractMismatch, Operation
+from server.logs import request_log
+from server.problems import build_problem
+
+SERVER_FAULT = 500
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The status, and the body or the problem (the other one is None)."""
+
+    status: int
+    body: Any = None
+    problem: Mapping[str, Any] | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Tell whether the operation did what was asked."""
+        return self.problem is None
+
+
+class Invoker:
+    """Invokes bound operations."""
+
+    def __init__(
+        self,
+        operations: Mapping[str, BoundOperation],
+        services: Services,
+        new_request_id: Callable[[], str],
+    ) -> None:
+        self._operations = operations
+        self._services = services
+        self._new_request_id = new_request_id
+
+    async def invoke(
+        self,
+        operation_id: str,
+        principal: Principal,
+        address: str,
+        *,
+        parameters: Mapping[str, Any],
+        body: Any = None,
+    ) -> Outcome:
+        """Run the operation; never raises. `body` is decoded, its raw members are RawJson."""
+        bound = self._operations[operation_id]
+        operation = bound.operation
+        request_id = self._new_request_id()
+        with request_log(request_id):
+            try:
+                _permit(principal, operation)
+                arguments = operation.check_parameters(parameters)
+                if operation.body is not None:
+                    arguments["body"] = _checked(operation, body)
+                context = Context(principal, request_id, address, self._services)
+                result = await bound.call(context, arguments)
+            except Exception as error:  # noqa: BLE001 - every condition becomes an outcome
+                return _problem(operation, parameters, request_id, error)
+        reply = result if isinstance(result, Reply) else Reply(result)
+        status = operation.success.status if reply.status is None else reply.status
+        answer = RawJson(reply.body) if isinstance(reply.body, bytes) else reply.body
+        return Outcome(status, answer)
+
+
+def _permit(principal: Principal, operation: Operation) -> None:
+    if operation.permission is None or not principal.may(operation.permission):
+        raise Forbidden
+
+
+def _checked(operation: Operation, body: Any) -> Any:
+    declared = operation.body
+    if declared is None or (body is None and not declared.required):
+        return body
+    # What is free-form has been cut out; the contract allows anything in its place.
+    shown = (
+        {name: None if isinstance(value, RawJson) else value for name, value in body.items()}
+        if isinstance(body, dict)
+        else body
+    )
+    schema = declared.schemas[JSON]
+    if not schema.is_valid(shown):
+        errors = [
+            {"pointer": pointer, "detail": detail} for pointer, detail in schema.errors(shown)
+        ]
+        raise ContractMismatch("The body does not match the contract.", errors=errors)
+    return body
+
+
+def _problem(
+    operation: Operation, parameters: Mapping[str, Any], request_id: str, error: Exception
+) -> Outcome:
+    path = operation.path
+    for name, value in parameters.items():
+        path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
+    problem = build_problem(error, instance=path, request_id=request_id)
+    if not isinstance(error, HiveError):
+        log.error("operation failed", operation=operation.operation_id, exc_info=error)
+    elif problem.status >= SERVER_FAULT:
+        log.warning("operation refused", operation=operation.operation_id, reason=str(error))
+    return Outcome(problem.status, problem=problem.members)

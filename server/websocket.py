@@ -1,0 +1,363 @@
+"""The Tornado side of the WebSockets: handshake, transport, and the way to the state machines.
+
+`Realtime` is made once by the composition point; `routes()` are its rules for
+`make_app(extra_routes=...)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from tornado.concurrent import Future
+from tornado.iostream import StreamBufferFullError, StreamClosedError
+from tornado.web import HTTPError
+from tornado.websocket import WebSocketHandler, _WebSocketParams
+
+from hive.errors import Forbidden, HiveError
+from hive.ports import Identifiers
+from server.addresses import AddressResolver
+from server.agent_link import LINK_LIMITS, AgentLink
+from server.agent_links import AgentLinks
+from server.answers import SECURITY_HEADERS, encode_json
+from server.closing import CloseCode, shorten_reason
+from server.connection import Connection
+from server.contract import Contract
+from server.handshake import (
+    DEFAULT_ORIGINS,
+    Offer,
+    is_allowed_origin,
+    read_credential,
+    read_offer,
+)
+from server.hub import Hub
+from server.peer import Authenticate, Peer, PeerLimits
+from server.peers import Peers
+from server.problems import PROBLEM_JSON, MethodNotAllowed, build_problem
+from server.websocket_protocol import StrictProtocol
+
+VERSION: Final = "13"
+CLOSE_FRAME_BYTES: Final = 256
+
+log = structlog.get_logger(__name__)
+
+
+class UpgradeRequired(HiveError):
+    """The path speaks WebSocket only (426)."""
+
+    code = "upgrade-required"
+    title = "Upgrade required"
+    default_detail = "This path speaks WebSocket (RFC 6455, version 13) only."
+
+
+@dataclass(frozen=True, slots=True)
+class Realtime:
+    """What the handlers need. `start` and `stop` are those of its parts."""
+
+    contract: Contract
+    authenticate: Authenticate
+    hub: Hub
+    peers: Peers
+    links: AgentLinks
+    identifiers: Identifiers
+    addresses: AddressResolver
+    origins: Sequence[str] = DEFAULT_ORIGINS
+    limits: PeerLimits = field(default_factory=PeerLimits)
+    link_limits: PeerLimits = LINK_LIMITS
+
+    def routes(self) -> list[Any]:
+        """Rules for Tornado."""
+        arguments = {"realtime": self}
+        return [
+            (r"/ws", EventsHandler, arguments),
+            (r"/ws/agents/(?P<agent_id>[^/]+)", AgentLinkHandler, arguments),
+        ]
+
+    def with_heartbeat(self, seconds: float) -> Realtime:
+        """The same with another period of the server's `ping`."""
+        return replace(
+            self,
+            limits=replace(self.limits, heartbeat_seconds=seconds),
+            link_limits=replace(self.link_limits, heartbeat_seconds=seconds),
+        )
+
+
+class SocketTransport:
+    """The port `server.peer.Transport` over a stream of Tornado, with a bounded write buffer."""
+
+    def __init__(self, protocol: StrictProtocol, buffered_bytes: int) -> None:
+        self._protocol = protocol
+        self._limit = buffered_bytes
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._buffered = 0
+        self._flushed = 0
+        protocol.stream.max_write_buffer_size = buffered_bytes
+        protocol.stream.set_nodelay(True)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of frames that the system has not taken wholly."""
+        self._settle()
+        return self._buffered
+
+    @property
+    def flushed(self) -> int:
+        """Bytes of frames that had to wait and were taken since."""
+        self._settle()
+        return self._flushed
+
+    def write(self, frame: bytes) -> None:
+        """Write one frame; above the bound the socket is dropped: no close frame would fit."""
+        stream = self._protocol.stream
+        if self._protocol.is_closing():
+            return
+        # An assignment may be larger than the bound; alone it may wait.
+        alone = 0 if self.buffered else len(frame) + CLOSE_FRAME_BYTES
+        stream.max_write_buffer_size = max(self._limit, alone)
+        try:
+            written = stream.write(frame)
+        except StreamClosedError:
+            return
+        except StreamBufferFullError:
+            log.warning("socket.overflow", buffered=self._buffered, frame=len(frame))
+            stream.close()
+            return
+        if not written.done():
+            self._waiting.append((written, len(frame)))
+            self._buffered += len(frame)
+
+    async def drained(self) -> None:
+        """Wait for the last frame that was written so far."""
+        self._settle()
+        if self._waiting:
+            await asyncio.wait({self._waiting[-1][0]})
+
+    def close(self, code: int, reason: str) -> None:
+        """Send the close frame; Tornado drops the socket 5 s later if the peer does not answer."""
+        try:
+            self._protocol.close(code, shorten_reason(reason))
+        except StreamBufferFullError:
+            self._protocol.stream.close()
+
+    def _settle(self) -> None:
+        while self._waiting and self._waiting[0][0].done():
+            size = self._waiting.popleft()[1]
+            self._buffered -= size
+            self._flushed += size
+
+
+class RealtimeHandler(WebSocketHandler):
+    """Checks the handshake and hands frames to a peer."""
+
+    realtime: Realtime
+
+    def initialize(self, realtime: Realtime) -> None:
+        """Take what the composition point made."""
+        self.realtime = realtime
+        self._peer: Peer | None = None
+        self._offer: Offer = read_offer(self.request.headers.get("Sec-WebSocket-Protocol", ""))
+        self._credential = read_credential(
+            self.request.headers.get_list("Authorization"),
+            self._offer.credential,
+            self.get_query_arguments("token", strip=False),
+        )
+        self._forget_token()
+
+    @property
+    def address(self) -> str:
+        """The client's address."""
+        return self.realtime.addresses.resolve(
+            self.request.remote_ip or "", self.request.headers.get_list("X-Forwarded-For")
+        )
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Upgrade, or refuse with a problem."""
+        refusal = self._find_refusal()
+        if refusal is None:
+            await super().get(*args, **kwargs)
+        else:
+            self._send_problem(refusal)
+
+    async def open(self, *_: str, **path: str) -> None:
+        """Begin with a peer in front of the socket."""
+        protocol = self.ws_connection
+        if not isinstance(protocol, StrictProtocol):
+            raise TypeError("the handshake did not make a StrictProtocol")
+        if self._offer.is_unknown:
+            await protocol.violate(CloseCode.UNKNOWN_SUBPROTOCOL, "offer agentzero.v1 or nothing")
+            return
+        try:
+            self._peer = self.make_peer(protocol, **path)
+            self.realtime.peers.add(self._peer)
+            await self._peer.open(self._credential)
+        except Exception:
+            # Nobody is left without a code.
+            log.exception("socket.open_failed")
+            protocol.close(CloseCode.INTERNAL, "the server failed")
+        finally:
+            self._credential = None
+
+    async def on_text(self, encoded: bytes) -> None:
+        """Pass a text frame on."""
+        if self._peer is not None:
+            await self._peer.receive(encoded)
+
+    def on_message(self, message: str | bytes) -> None:
+        """Refuse a binary frame; text comes by `on_text`."""
+        del message
+        if self._peer is not None:
+            self._peer.end(CloseCode.BAD_FRAME, "frames are text")
+
+    def on_ping(self, data: bytes) -> None:
+        """Take it as a sign of life; Tornado answers it."""
+        del data
+        if self._peer is not None:
+            self._peer.heard()
+
+    on_pong = on_ping
+
+    def on_close(self) -> None:
+        """Tell the peer that the socket is gone."""
+        if self._peer is not None:
+            self._peer.closed()
+            self.realtime.peers.remove(self._peer)
+
+    def make_peer(self, protocol: StrictProtocol, **path: str) -> Peer:
+        """Make the state machine of this path."""
+        raise NotImplementedError
+
+    def peer_arguments(self, limits: PeerLimits) -> dict[str, Any]:
+        """What every peer is made with, besides its transport."""
+        return {
+            "session": self.realtime.identifiers.new("con"),
+            "messages": self.realtime.contract.messages,
+            "authenticate": self.realtime.authenticate,
+            "registry": self.realtime.peers,
+            "limits": limits,
+        }
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Select ours when it is offered; a credential is never echoed."""
+        return self._offer.selected if self._offer.selected in subprotocols else None
+
+    def check_origin(self, origin: str) -> bool:
+        """Say yes: `_find_refusal` decided, and Tornado would not ask in every case."""
+        del origin
+        return True
+
+    def get_compression_options(self) -> None:
+        """Refuse deflate: it costs 145 KiB a connection."""
+        return
+
+    def get_websocket_protocol(self) -> StrictProtocol | None:
+        """Make the strict protocol with the bound of this path."""
+        params = _WebSocketParams(max_message_size=self.bounds.frame_bytes)
+        return StrictProtocol(self, params)
+
+    @property
+    def bounds(self) -> PeerLimits:
+        """The limits of this path."""
+        return self.realtime.limits
+
+    def set_default_headers(self) -> None:
+        """Don't tell what the server is."""
+        self.clear_header("Server")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer other methods and faults with a problem."""
+        error = kwargs.get("exc_info", (None, HTTPError(status_code)))[1]
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            error = MethodNotAllowed(["GET"])
+        self._send_problem(error)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log without the address: a token may stand in it."""
+        if not isinstance(value, HTTPError):
+            log.error("socket.failed", path=self.request.path, exc_info=(typ, value, tb))
+
+    def _request_summary(self) -> str:
+        return f"{self.request.method} {self.request.path} ({self.request.remote_ip})"
+
+    def _find_refusal(self) -> HiveError | None:
+        headers = self.request.headers
+        own = f"{self.request.protocol}://{self.request.host}"
+        if not is_allowed_origin(headers.get_list("Origin"), self.realtime.origins, own):
+            return Forbidden("Pages of this origin may not connect.")
+        tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
+        if (
+            headers.get("Upgrade", "").lower() != "websocket"
+            or "upgrade" not in tokens
+            or headers.get("Sec-WebSocket-Version") != VERSION
+            or not headers.get("Sec-WebSocket-Key")
+        ):
+            return UpgradeRequired()
+        return None
+
+    def _send_problem(self, error: BaseException) -> None:
+        problem = build_problem(
+            error,
+            instance=self.request.path,
+            request_id=self.realtime.identifiers.new("req"),
+        )
+        status, members = problem.status, problem.members
+        for name, value in {**SECURITY_HEADERS, **problem.headers}.items():
+            self.set_header(name, value)
+        if isinstance(error, UpgradeRequired):
+            status = HTTPStatus.UPGRADE_REQUIRED
+            members |= {"status": int(status)}
+            self.set_header("Upgrade", "websocket")
+            self.set_header("Connection", "Upgrade")
+            self.set_header("Sec-WebSocket-Version", VERSION)
+        self.set_status(status)
+        self.set_header("Content-Type", PROBLEM_JSON)
+        self.finish(encode_json(members))
+
+    def _forget_token(self) -> None:
+        """Take the query off the request: whatever prints it must not print a token."""
+        self.cursor_arguments = self.get_query_arguments("cursor", strip=False)
+        self.request.uri = self.request.path
+        self.request.query = ""
+        self.request.arguments = {}
+        self.request.query_arguments = {}
+
+
+class EventsHandler(RealtimeHandler):
+    """`/ws`."""
+
+    def make_peer(self, protocol: StrictProtocol, **path: str) -> Peer:
+        """A connection to the event log."""
+        del path
+        limits = self.realtime.limits
+        cursors = self.cursor_arguments
+        return Connection(
+            SocketTransport(protocol, limits.buffered_bytes),
+            hub=self.realtime.hub,
+            # Two of them mean nothing that we could know; the connection refuses it.
+            cursor=",".join(cursors) if cursors else None,
+            **self.peer_arguments(limits),
+        )
+
+
+class AgentLinkHandler(RealtimeHandler):
+    """`/ws/agents/{agent_id}`."""
+
+    def make_peer(self, protocol: StrictProtocol, **path: str) -> Peer:
+        """The link of the agent in the path."""
+        limits = self.realtime.link_limits
+        return AgentLink(
+            SocketTransport(protocol, limits.buffered_bytes),
+            agent_id=path["agent_id"],
+            address=self.address,
+            links=self.realtime.links,
+            **self.peer_arguments(limits),
+        )
+
+    @property
+    def bounds(self) -> PeerLimits:
+        """The limits of this path."""
+        return self.realtime.link_limits
