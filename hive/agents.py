@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from hive.changes import ABSENT, NOW, Change, Plus
+from hive.changes import ABSENT, NOW, Append, Change, Plus
 from hive.errors import Conflict
 
 
@@ -164,18 +164,13 @@ def control(
     }
     if reason is not None:
         request["reason"] = reason
-    kept = [
-        {
-            "control_id": earlier.control_id,
-            "action": earlier.action,
-            "requested_at": earlier.requested_at,
-            **({} if earlier.reason is None else {"reason": earlier.reason}),
-        }
-        for earlier in agent.controls
-    ]
     return Change(
         "agent.control_requested",
-        {"controls": [*kept, request], "control_count": Plus("control_count")},
+        {
+            # Behind what is there by then: the process may have taken some meanwhile.
+            "controls": Append("controls", request, CONTROLS_KEPT),
+            "control_count": Plus("control_count"),
+        },
     )
 
 

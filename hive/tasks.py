@@ -230,11 +230,16 @@ def expire(task: Task, chance: float) -> Change:
 
 
 def time_out(task: Task, what: str, chance: float) -> Change | None:
-    """End what took too long: `queue` and `total` end the task, `execution` the attempt."""
-    if task.has_ended:
+    """End what took too long: `queue` and `total` end the task, `execution` the attempt.
+
+    A task that does not wait in the queue, or does not run, has nothing of that kind to end.
+    """
+    if task.has_ended or (what == "queue" and task.status is not _S.QUEUED):
         return None
     error = TaskError(f"{what}-timeout", f"The {what} timeout of the task is over.")
-    if what == "execution" and task.lease is not None:
+    if what == "execution":
+        if task.lease is None:
+            return None
         if task.cancel_requested:
             return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
         return _attempt_ended(task, task.lease, error, final=False, chance=chance)
