@@ -1,4 +1,4 @@
-"""Makes the application of the contract and the HTTP server with its limits; no I/O happens here."""
+"""Makes the application of the contract and the HTTP server with its limits; no I/O here."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*|(?=[eE])))([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("merge", r"<<", "<"),
 ):
     _Loader.add_implicit_resolver(
@@ -181,7 +181,10 @@ class Documents:
                 mask="The value",
                 offline=True,
             )
-        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        except jsonschema_rs.ValidationError as error:
+            place = join_pointer(error.instance_path) or pointer
+            raise ContractError([f"{name}#{place}: {error.message}"]) from error
+        except (jsonschema_rs.ReferencingError, ValueError) as error:
             raise ContractError([f"{name}#{pointer}: {error}"]) from error
         return Schema(validator)
 

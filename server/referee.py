@@ -39,7 +39,7 @@ class JudgedRequest:
 
     method: str
     target: str
-    header_fields: Mapping[str, str]
+    header_fields: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     host_url: str = "http://localhost"
     parameters: RequestParameters = field(init=False)

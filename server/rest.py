@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import structlog
@@ -196,7 +197,9 @@ class RestHandler(RequestHandler):
         status = status_of(error)
         if not isinstance(error, HiveError):
             log.error("request failed", exc_info=error, request_id=self.request_id)
-        elif status >= 500:  # noqa: PLR2004
+        elif status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("request refused", reason=str(error), request_id=self.request_id)
+        elif status > HTTPStatus.INTERNAL_SERVER_ERROR:
             log.warning("request refused", reason=str(error), request_id=self.request_id)
         problem = build_problem(error, instance=self.request.path, request_id=self.request_id)
         return Answer(status, problem.headers, encode_json(problem.members), PROBLEM_JSON)
@@ -253,7 +256,7 @@ class RestHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer what Tornado itself refuses: methods that it does not know, and our faults."""
         error: BaseException = kwargs.get("exc_info", (None, HTTPError(status_code)))[1]
-        if isinstance(error, HTTPError) and status_code == 405:  # noqa: PLR2004
+        if isinstance(error, HTTPError) and status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             try:
                 self._route()
             except HiveError as refusal:

@@ -1,7 +1,7 @@
 """From a request target to an operation.
 
-Paths are compared as they came, byte for byte, before any decoding. So `//`, `%2e%2e`, another case or
-an encoded slash never reach an operation under another name than its own.
+Paths are compared as they came, byte for byte, before any decoding. So `//`, `%2e%2e`, another
+case or an encoded slash never reach an operation under another name than its own.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ class Routes:
             raise MovedToCanonical(f"{path[:-1]}?{query}" if query else path[:-1])
         if resource is None:
             raise NotFound
+        parameters = _decode(resource.names, values)
         if method not in resource.operations:
             raise MethodNotAllowed(resource.operations)
-        return resource.operations[method], _decode(resource.names, values)
+        return resource.operations[method], parameters
 
     def _match(self, path: str) -> tuple[_Resource | None, tuple[str, ...]]:
         if fixed := self._fixed.get(path):
