@@ -190,7 +190,7 @@ def complete(task: Task, proof: LeaseProof, result: RawJson | None) -> Change | 
         return None
     held = _require_lease(task, proof)
     fields: dict[str, Any] = {} if result is None else {"result": result}
-    return _end(task, _S.COMPLETED, held, fields)
+    return _end(task, _S.COMPLETED, held, fields, by_holder=True)
 
 
 def fail(task: Task, proof: LeaseProof, error: TaskError, chance: float) -> Change | None:
@@ -202,16 +202,16 @@ def fail(task: Task, proof: LeaseProof, error: TaskError, chance: float) -> Chan
         return None
     held = _require_lease(task, proof)
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"})
+        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"}, by_holder=True)
     final = not error.retryable or error.code in task.spec.non_retryable
-    return _attempt_ended(task, held, error, final=final, chance=chance)
+    return _attempt_ended(task, held, error, final=final, chance=chance, by_holder=True)
 
 
 def release(task: Task, proof: LeaseProof, reason: str | None) -> Change:
     """Give the task back unfinished. The attempt does not count; a cancelled one ends."""
     held = _require_lease(task, proof)
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"})
+        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"}, by_holder=True)
     _require_move(task, _S.QUEUED)
     fields = {**_lease_over(held), **_queued_now(), "attempt": Plus("attempt", -1)}
     if reason is not None:
@@ -314,10 +314,16 @@ def _require_lease(task: Task, proof: LeaseProof) -> TaskLease:
 
 
 def _attempt_ended(
-    task: Task, held: TaskLease, error: TaskError, *, final: bool, chance: float
+    task: Task,
+    held: TaskLease,
+    error: TaskError,
+    *,
+    final: bool,
+    chance: float,
+    by_holder: bool = False,
 ) -> Change:
     if final or task.attempt >= task.spec.max_attempts:
-        return _end(task, _S.FAILED, held, {"error": error})
+        return _end(task, _S.FAILED, held, {"error": error}, by_holder=by_holder)
     backoff = task.spec.backoff or Backoff()
     # A lost lease has waited long enough already.
     delay = 0.0 if error.code == "lease-expired" else backoff.delay_seconds(task.attempt, chance)
@@ -332,11 +338,17 @@ def _attempt_ended(
 
 
 def _end(
-    task: Task, status: TaskStatus, held: TaskLease | None, fields: Mapping[str, Any]
+    task: Task,
+    status: TaskStatus,
+    held: TaskLease | None,
+    fields: Mapping[str, Any],
+    *,
+    by_holder: bool = False,
 ) -> Change:
     _require_move(task, status)
     over = {} if held is None else _lease_over(held)
-    if held is not None:
+    if held is not None and by_holder:
+        # Only its own end is the holder's to repeat: one whose lease was taken back has lost it.
         over["ended_by"] = {"lease_id": held.lease_id, "fence": held.fence}
     return Change(
         f"task.{status}",
