@@ -1,0 +1,118 @@
+"""A small REST client of the tests' own: bugs of the product's client can't hide the server's.
+
+It finds the server anew after each failure, for a restarted one listens on another port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from server.data_directory import DataDirectory
+
+TIMEOUT_SECONDS = 4.0
+LOOK_AGAIN_SECONDS = 0.02
+PAGE = 200
+UNKNOWN_STATUSES = frozenset({502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A conclusive answer: the server did what was asked, or refused."""
+
+    status: int
+    body: Any
+    next_page: str | None = None
+
+    @property
+    def code(self) -> str | None:
+        """The `code` of a problem."""
+        return self.body.get("code") if isinstance(self.body, dict) else None
+
+
+class Client:
+    """One principal's requests. `ask` gives None when the outcome is unknown."""
+
+    def __init__(self, http: httpx.AsyncClient, data: DataDirectory, answers: Counter[str]) -> None:
+        self._http = http
+        self._data = data
+        self._url: str | None = None
+        self.answers = answers
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        key: str,
+        body: Any = None,
+        *,
+        wait_seconds: float = 0.0,
+    ) -> Answer | None:
+        """One try. None: no answer, or 503; it may have happened or not."""
+        url = await self._find()
+        try:
+            response = await self._http.request(
+                method,
+                f"{url}{path}",
+                json=body,
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=TIMEOUT_SECONDS + wait_seconds,
+            )
+        except httpx.TransportError as error:
+            self.answers[type(error).__name__] += 1
+            self._url = None
+            return None
+        self.answers[str(response.status_code)] += 1
+        if response.status_code in UNKNOWN_STATUSES:
+            return None
+        following = response.links.get("next", {}).get("url")
+        return Answer(response.status_code, response.json(), following)
+
+    async def insist(self, method: str, path: str, key: str, body: Any = None) -> Answer:
+        """Repeat until there is an answer; only for what may be repeated."""
+        while True:
+            answer = await self.ask(method, path, key, body)
+            if answer is not None:
+                return answer
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    async def read_all(self, path: str, key: str, query: Mapping[str, Any]) -> list[Any]:
+        """All pages of a list."""
+        items: list[Any] = []
+        given = "&".join(f"{name}={value}" for name, value in {**query, "limit": PAGE}.items())
+        following: str | None = f"{path}?{given}"
+        while following is not None:
+            answer = await self.insist("GET", following, key)
+            assert answer.status == 200, answer
+            items += answer.body
+            following = answer.next_page
+        return items
+
+    def operator_key(self) -> str:
+        """The administrator's key on this machine."""
+        key = self._data.find_operator_key()
+        assert key is not None, "the server has not made its operator key"
+        return key
+
+    async def _find(self) -> str:
+        while self._url is None:
+            found = self._data.find_running_server()
+            if found is None:
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            else:
+                self._url = found.url
+        return self._url
+
+
+@asynccontextmanager
+async def open_client(data: DataDirectory, answers: Counter[str]) -> AsyncIterator[Client]:
+    """A client with connections of its own; it knows no proxy."""
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    async with httpx.AsyncClient(trust_env=False, limits=limits) as http:
+        yield Client(http, data, answers)

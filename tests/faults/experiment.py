@@ -1,0 +1,114 @@
+"""One run: a server under load, faults at moments that the seed chooses, and the verdict."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from server.data_directory import DataDirectory
+from tests.faults.checker import Violation, check
+from tests.faults.history import Found, History, Outcome
+from tests.faults.load import Load, Shape
+from tests.servers import ServerProcess
+
+LEASE_SECONDS = 2
+SETTINGS = {
+    "LEASE_SECONDS": str(LEASE_SECONDS),
+    "CANCEL_GRACE_SECONDS": "1",
+    "HEARTBEAT_SECONDS": "1",
+    "AGENT_TIMEOUT_SECONDS": "5",
+    "RATE_LIMIT_ENABLED": "false",
+}
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a run showed; `restarts` is the seconds from each start to a server that listens."""
+
+    history: History
+    found: Found
+    violations: list[Violation]
+    seconds: float
+    restarts: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        outcomes = Counter(report.outcome for report in self.history.reports)
+        restarts = ", ".join(f"{seconds:.1f}" for seconds in self.restarts)
+        broken = Counter(violation.rule for violation in self.violations)
+        leases = len(self.history.grants)
+        tasks, events = len(self.found.tasks), len(self.found.events)
+        unanswered = sum(s.task_id is None for s in self.history.submissions)
+        reported = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome)
+        lines = [
+            f"{tasks} tasks, {events} events, {leases} leases, {self.seconds:.0f} s",
+            f"submissions without an answer: {unanswered}; reports: {reported}",
+            f"events by type: {dict(Counter(e['type'] for e in self.found.events))}",
+            f"answers: {dict(self.history.answers)}",
+            f"seconds to restart: [{restarts}]",
+            f"violations: {dict(broken)}",
+            *map(str, self.violations[:20]),
+        ]
+        if self.violations:
+            lines += self._story(self.violations[0].subject.partition(":")[0])
+        return "\n".join(lines)
+
+    def _story(self, subject: str) -> list[str]:
+        """What the log and the agents know of a subject."""
+        events = [event for event in self.found.events if event["subject"] == subject]
+        told = [
+            f"  {event['seq']} {event['id'].partition(':')[2]} {event['type']} "
+            f"by {event.get('actor')} {event['data'].get('error', '')}"
+            for event in events
+        ]
+        reports = [report for report in self.history.reports if report.grant.task_id == subject]
+        return [f"history of {subject}:", *told, *(f"  {report}" for report in reports)]
+
+
+def run(
+    server: ServerProcess,
+    faults: Callable[[random.Random], list[float]],
+    *,
+    seed: int,
+    shape: Shape | None = None,
+) -> Verdict:
+    """Start the server, load it, let `faults` happen, let everything end, and judge.
+
+    `faults` gives the seconds that each restart took.
+    """
+    began = time.monotonic()
+    server.start()
+    load = Load(DataDirectory(server.data.path), seed, shape)
+    load.start()
+    try:
+        restarts = faults(random.Random(seed))
+    finally:
+        found = load.finish()
+    violations = check(load.history, found)
+    verdict = Verdict(load.history, found, violations, time.monotonic() - began, restarts)
+    log.info("seed %d\n%s", seed, verdict)
+    return verdict
+
+
+def kills(
+    server: ServerProcess, times: int, *, longest_seconds: float = 3.0
+) -> Callable[[random.Random], list[float]]:
+    """SIGKILL so often, each at a random moment after the start, each followed by a start."""
+
+    def happen(chance: random.Random) -> list[float]:
+        restarts = []
+        for _ in range(times):
+            # The moment of the fault is the experiment: the one thing that is not waited for.
+            time.sleep(chance.uniform(0.0, longest_seconds))
+            server.kill()
+            began = time.monotonic()
+            server.start()
+            restarts.append(time.monotonic() - began)
+        time.sleep(chance.uniform(0.0, longest_seconds))
+        return restarts
+
+    return happen
