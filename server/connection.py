@@ -210,14 +210,17 @@ class Connection(Peer):
                 self._go_live()
                 return
             for entry in entries:
-                while not self.ended and not self._take(entry):
-                    await self._transport.drained()
-                    lag = asyncio.get_running_loop().time() - began
-                    if lag > LAGGING_SECONDS and not (self._lag_told or self._replaying):
-                        self._lag_told = True
-                        self.notify("lagging")
+                await self._take_in_time(entry, began)
             # A fast socket would otherwise keep the loop from everybody else.
             await asyncio.sleep(0)
+
+    async def _take_in_time(self, entry: Entry, began: float) -> None:
+        while not (self.ended or self._take(entry)):
+            await self._transport.drained()
+            lag = asyncio.get_running_loop().time() - began
+            if lag > LAGGING_SECONDS and not (self._lag_told or self._replaying):
+                self._lag_told = True
+                self.notify("lagging")
 
     async def _read_on(self) -> Sequence[Entry]:
         kept = self._hub.peek(self._cursor, BATCH)
