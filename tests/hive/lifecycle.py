@@ -27,13 +27,26 @@ PICK = st.integers(0, 1_000_000)
 class World(Protocol):
     """Where the tasks are kept: memory, or MongoDB."""
 
-    def clear(self) -> None: ...
-    def insert(self, task_id: str, change: Change) -> Task: ...
-    def get(self, task_id: str) -> Task: ...
-    def change(self, task_id: str, decide: DecideTask) -> Task: ...
-    def claim(self, lease: NewLease) -> Task | None: ...
-    def drop_dependency(self, task_id: str, mark: Without) -> None: ...
-    def last_event(self, task_id: str) -> tuple[int, str]: ...
+    def clear(self) -> None:
+        """Forget everything."""
+
+    def insert(self, task_id: str, change: Change) -> Task:
+        """As `Tasks.insert`."""
+
+    def get(self, task_id: str) -> Task:
+        """As `Tasks.get`."""
+
+    def change(self, task_id: str, decide: DecideTask) -> Task:
+        """As `Tasks.change`."""
+
+    def claim(self, lease: NewLease) -> Task | None:
+        """As `Queue.claim`, for tasks that need no capability."""
+
+    def drop_dependency(self, task_id: str, mark: Without) -> None:
+        """As `Sweeps.drop_dependency`."""
+
+    def last_event(self, task_id: str) -> tuple[int, str]:
+        """How many events the task has had, and the status that the newest one told."""
 
 
 @dataclass
@@ -47,7 +60,7 @@ class Told:
 
 
 class Lifecycle(RuleBasedStateMachine):
-    """Submits, claims, reports, loses, cancels and ends; after each step the world must be legal."""
+    """Submits, claims, reports, loses, cancels and ends; each step must leave the world legal."""
 
     def __init__(self, world: World) -> None:
         super().__init__()

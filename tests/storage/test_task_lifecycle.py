@@ -90,8 +90,13 @@ def world(mongodb_uri: str, database_name: str, mongodb_client: Documents) -> It
 
 def test_no_course_of_events_breaks_a_stored_task(world: MongoWorld) -> None:
     """The same rules as in memory, with each change one update of one document."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Lifecycle(world),
+
+    class Stored(Lifecycle):
+        def __init__(self) -> None:
+            super().__init__(world)
+
+    run_state_machine_as_test(
+        Stored,
         settings=settings(
             max_examples=30,
             stateful_step_count=30,
