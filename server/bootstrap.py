@@ -1,5 +1,4 @@
-"""The one composition point: opens the stores, builds everything, and runs a node from start to
-drain.
+"""The one composition point: opens the stores, builds everything, runs a node from start to drain.
 
     serve: data directory (lock) -> mongod -> open_node -> listen -> until SIGTERM -> drain -> close
 
@@ -13,23 +12,24 @@ import asyncio
 import importlib.metadata
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from hive.errors import HiveError
-from hive.events import Event
 from hive.ports import Limits, Services
 from server import recorder as recording
 from server.accounts import SqlAccounts
+from server.addresses import AddressResolver
+from server.agent_links import AgentLinks
 from server.app import HiveApplication, make_app, make_http_server
 from server.authentication import Authenticator
+from server.binding import bind
 from server.contract import Contract
 from server.cursors import SignedCursors
 from server.data_directory import DataDirectory
@@ -39,9 +39,12 @@ from server.embedded import EmbeddedMongo
 from server.first_start import FirstStart, ensure_bootstrap
 from server.hub import Hub
 from server.identifiers import TypeIdentifiers
+from server.invocation import Invoker
 from server.keys import Keys
 from server.passwords import Passwords
+from server.peers import Peers
 from server.presence import NodePresence
+from server.readiness import Readiness
 from server.reaper import DUTY as REAPER
 from server.reaper import Periods, Reaper
 from server.recorder import Recorder
@@ -50,6 +53,7 @@ from server.resources import asyncapi_path, openapi_path
 from server.revocations import Revocations
 from server.settings import Settings
 from server.tokens import AccessTokens
+from server.websocket import Realtime
 from storage.mongo.agents import MongoAgents
 from storage.mongo.client import open_client, open_database, open_stream_client
 from storage.mongo.events import MongoEventLog
@@ -62,13 +66,13 @@ from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
 
 ISSUER = "agentzero-api"
-EVENT_LOG_SILENCE_SECONDS = 5.0
 READY_SECONDS = 10.0
-READY_POLL_SECONDS = 0.02
+DRAIN_POLL_SECONDS = 0.05
+CLOSE_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Node:
     """A node that is open: what it serves, and what others look at."""
 
@@ -78,7 +82,10 @@ class Node:
     authenticator: Authenticator
     first_start: FirstStart
     store: Store
-    draining: bool = field(default=False)
+    readiness: Readiness
+    peers: Peers
+    links: AgentLinks
+    dispatcher: NodeDispatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,7 @@ async def open_node(
         releaser = Releaser(store.tasks, store.sweeps)
         for committed in (dispatcher.committed, presence.committed, releaser.committed):
             store.tasks.on_commit(committed)
-        hub.subscribe(lambda events: _tell(dispatcher, events))
+        hub.subscribe(dispatcher.heard)
         recorder = Recorder(
             store.feed,
             store.events,
@@ -148,11 +155,7 @@ async def open_node(
             Duty(recording.DUTY, store.leadership, node_id, recorder.work),
             Duty(REAPER, store.leadership, node_id, reaper.work),
         )
-        node: Node
-
-        async def readiness() -> Mapping[str, Any]:
-            return await _readiness(node, identity.revocations, recorder, duties[0])
-
+        readiness = Readiness(store.events, identity.revocations, recorder, duties[0])
         services = Services(
             identity=identity.accounts,
             agents=store.agents,
@@ -167,8 +170,24 @@ async def open_node(
             documents=contract,
             limits=Limits(settings.lease_seconds, settings.agent_timeout_seconds / 3),
             version=importlib.metadata.version("agentzero-api"),
-            readiness=readiness,
+            readiness=readiness.check,
         )
+        operations = bind(contract)
+        invoker = Invoker(operations, services, lambda: identifiers.new("req"))
+        links = AgentLinks(services, invoker)
+        hub.subscribe(links.heard)
+        peers = Peers()
+        identity.revocations.on_revoked(peers.revoke)
+        realtime = Realtime(
+            contract,
+            identity.authenticator.authenticate,
+            hub,
+            peers,
+            links,
+            identifiers,
+            AddressResolver(settings.trusted_proxies),
+            origins=settings.cors_origins,
+        ).with_heartbeat(settings.heartbeat_seconds)
         app = make_app(
             contract,
             services,
@@ -176,6 +195,7 @@ async def open_node(
             trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,
             referee=_referee(settings),
+            extra_routes=realtime.routes(),
         )
         first_start = await ensure_bootstrap(
             identity.store,
@@ -187,13 +207,23 @@ async def open_node(
         )
         if first_start.operator_key is not None:
             directory.write_operator_key(first_start.operator_key)
-        node = Node(app, services, hub, identity.authenticator, first_start, store)
         await hub.start()
         stack.push_async_callback(hub.stop)
-        for duty in (presence, releaser, *duties, dispatcher):
-            duty.start()
-            stack.push_async_callback(duty.stop)
-        yield node
+        _start(stack, presence, releaser, *duties)
+        stack.push_async_callback(links.stop)
+        _start(stack, dispatcher, peers)
+        yield Node(
+            app=app,
+            services=services,
+            hub=hub,
+            authenticator=identity.authenticator,
+            first_start=first_start,
+            store=store,
+            readiness=readiness,
+            peers=peers,
+            links=links,
+            dispatcher=dispatcher,
+        )
 
 
 async def serve(settings: Settings) -> None:
@@ -210,7 +240,8 @@ async def serve(settings: Settings) -> None:
             uri = await mongo.start()
             stack.push_async_callback(mongo.stop)
         node = await stack.enter_async_context(open_node(settings, directory, uri))
-        await _wait_until_ready(node)
+        if not await node.readiness.wait(READY_SECONDS):
+            log.warning("server.not_ready", **await node.readiness.check())
         server = make_http_server(node.app)
         url = listen(server, settings.host, settings.port)
         directory.write_running_server(url)
@@ -228,16 +259,31 @@ def listen(server: HTTPServer, host: str, port: int) -> str:
 
 
 async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
-    """Stop to accept, let what runs end for so long, then close every connection."""
-    node.draining = True
-    server.stop()
-    log.info("server.draining", seconds=seconds)
-    await node.services.dispatcher.stop()  # type: ignore[attr-defined]
+    """Stop to accept, send sockets away, let requests end for so long, close what is left."""
     deadline = time.monotonic() + seconds
-    while node.app.pipeline.running and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
+    log.info("server.draining", seconds=seconds)
+    node.readiness.drain()
+    server.stop()
+    node.links.prepare_stop()
+    await node.dispatcher.stop()
+    await node.peers.drain(seconds / 2)
+    while node.app.pipeline.running and time.monotonic() < deadline:  # noqa: ASYNC110 - a number
+        await asyncio.sleep(DRAIN_POLL_SECONDS)
     with suppress(TimeoutError):
-        await asyncio.wait_for(server.close_all_connections(), 1.0)
+        await asyncio.wait_for(server.close_all_connections(), CLOSE_SECONDS)
+
+
+class _Part(Protocol):
+    """A duty of the node that starts at once and ends with it."""
+
+    def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+def _start(stack: AsyncExitStack, *parts: _Part) -> None:
+    for part in parts:
+        part.start()
+        stack.push_async_callback(part.stop)
 
 
 async def _open_identity(
@@ -285,41 +331,6 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> St
         feed=MongoChangeFeed(open_database(stream_client, settings.mongodb_database), database),
         leadership=MongoLeadership(database),
     )
-
-
-async def _readiness(
-    node: Node, revocations: Revocations, recorder: Recorder, duty: Duty
-) -> Mapping[str, Any]:
-    checks = {"mongodb": "ok", "sql": "ok", "event_log": "ok"}
-    try:
-        if await node.services.events.recorder() is None:
-            checks["event_log"] = "failing"
-    except HiveError:
-        checks["mongodb"] = checks["event_log"] = "failing"
-    turned = recorder.last_turn
-    if duty.is_held and (turned is None or time.monotonic() - turned > EVENT_LOG_SILENCE_SECONDS):
-        checks["event_log"] = "failing"
-    if revocations.silent_seconds > EVENT_LOG_SILENCE_SECONDS:
-        checks["sql"] = "failing"
-    if node.draining:
-        return {"status": "draining", "checks": checks}
-    ready = all(outcome == "ok" for outcome in checks.values())
-    return {"status": "ready" if ready else "not-ready", "checks": checks}
-
-
-async def _wait_until_ready(node: Node) -> None:
-    """Listen when the log moves; after a while anyhow, so that `/health/ready` can say why not."""
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
-        if (await node.services.readiness())["status"] == "ready":
-            return
-        await asyncio.sleep(READY_POLL_SECONDS)
-
-
-def _tell(dispatcher: NodeDispatcher, events: Any) -> None:
-    event: Event
-    for event in events:
-        dispatcher.heard(event)
 
 
 def _referee(settings: Settings) -> Any:

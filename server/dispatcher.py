@@ -106,14 +106,15 @@ class NodeDispatcher:
         if task.status is TaskStatus.QUEUED or (task.lease is None and event_type != "task.log"):
             self._wake.set()
 
-    def heard(self, event: Event) -> None:
-        """Called with each event of the log: other nodes queue tasks and resume agents, too."""
-        status = event.data.get("status")
-        if event.type.startswith("task.") and status == TaskStatus.QUEUED:
-            self._keys.add(capability_key(tuple(event.data.get("required_capabilities", ()))))
-            self._wake.set()
-        elif event.type == "agent.status_changed":
-            self._wake.set()
+    def heard(self, events: Sequence[Event]) -> None:
+        """Take events of the hub: other nodes queue tasks and resume agents, too."""
+        for event in events:
+            if event.type.startswith("task.") and event.data.get("status") == TaskStatus.QUEUED:
+                required = tuple(event.data.get("required_capabilities", ()))
+                self._keys.add(capability_key(required))
+                self._wake.set()
+            elif event.type == "agent.status_changed":
+                self._wake.set()
 
     def _leave(self, waiter: _Waiter) -> None:
         with suppress(ValueError):

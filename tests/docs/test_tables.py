@@ -55,6 +55,8 @@ def _shown(default: object) -> str:
     value = default.get_secret_value() if isinstance(default, SecretStr) else default
     if isinstance(value, bool):
         return "1" if value else "0"
-    if value in ("", ()):
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    if value == "":
         return "-"
     return str(value)
