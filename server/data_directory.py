@@ -156,12 +156,13 @@ class DataDirectory:
     def find_running_server(self) -> RunningServer | None:
         """The server that listens now, or None; what a killed one left behind is not believed."""
         text = _read(self._server_path)
-        if text is None or not self._is_locked():
+        if text is None or not self.is_locked():
             return None
         found = json.loads(text)
         return RunningServer(url=found["url"], pid=found["pid"])
 
-    def _is_locked(self) -> bool:
+    def is_locked(self) -> bool:
+        """Whether a server has the directory, be it starting, listening or ending."""
         try:
             probe = os.open(self._lock_path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

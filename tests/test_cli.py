@@ -14,7 +14,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from server import cli, mock
+from server import cli
 from server.data_directory import DataDirectoryInUse
 from server.settings import Settings
 from tests.servers import wait_until
@@ -85,8 +85,8 @@ def test_a_data_directory_in_use_is_refused_in_words(
     assert "Traceback" not in said
 
 
-def test_the_mock_server_answers_with_the_contracts_examples() -> None:
-    """As client teams start it: a process, a port, bearer tokens believed but asked for."""
+def test_the_mock_server_listens() -> None:
+    """As client teams start it: a process and a port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
@@ -98,11 +98,6 @@ def test_the_mock_server_answers_with_the_contracts_examples() -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             wait_until(lambda: answers(client), "the mock server answers", seconds=30)
             assert client.get("/api/v1/agents").status_code == 401
-            client.headers["Authorization"] = "Bearer anything"
-            agents = client.get("/api/v1/agents")
-            assert agents.status_code == 200
-            assert agents.json()[0]["agent_id"].startswith("agt_")
-            assert client.get("/api/v1/agents?limit=0").status_code == 400
     finally:
         process.terminate()
         process.wait()
@@ -134,8 +129,3 @@ def test_without_the_client_the_demo_says_what_to_install(
     code, said = run("demo")
     assert code == 2
     assert "clients/python" in said
-
-
-def test_any_token_is_believed_by_the_mock() -> None:
-    """The mock knows no users."""
-    assert mock.accept_any_token("x")["sub"] == "mock"

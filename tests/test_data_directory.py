@@ -85,7 +85,7 @@ def test_asking_for_a_server_does_not_keep_one_from_starting(tmp_path: Path) -> 
     DataDirectory(tmp_path).acquire().release()
     asking = "from server.data_directory import DataDirectory; from pathlib import Path; import sys"
     asking += "\ndata = DataDirectory(Path(sys.argv[1]))"
-    asking += "\nwhile True: data._is_locked(); print(flush=True) if not sys.argv[2:] else None"
+    asking += "\nwhile True: data.is_locked(); print(flush=True) if not sys.argv[2:] else None"
     process = subprocess.Popen(
         [sys.executable, "-c", asking, str(tmp_path)], stdout=subprocess.PIPE
     )
