@@ -35,7 +35,7 @@ SECRET_NAMES = frozenset(
 )
 # C0, DEL, C1, the Unicode line separators, the controls of text direction, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_NOISY = ("asyncio", "pymongo", "urllib3", "httpx", "httpcore")
+_NOISY = ("alembic", "asyncio", "pymongo", "urllib3", "httpx", "httpcore")
 
 
 def configure_logging(
