@@ -40,6 +40,8 @@ class ServerProcess:
     `stop()` is SIGTERM; both reap it.
     """
 
+    program: tuple[str, ...] = ("-m", "server.cli", "serve")
+
     def __init__(self, data_dir: Path, **settings: str) -> None:
         self.data = DataDirectory(data_dir)
         self.log_path = data_dir.with_name(f"{data_dir.name}.log")
@@ -60,7 +62,7 @@ class ServerProcess:
     def start(self, seconds: float = 60) -> str:
         """Start it and return its URL once it listens; what it said is in `log_path`."""
         parent = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
-        program = [sys.executable, "-m", "server.cli", "serve"]
+        program = [sys.executable, *self.program]
         with self.log_path.open("ab") as output:
             self._process = process = subprocess.Popen(
                 [*parent, *program], cwd=ROOT, env=self._environment, stdout=output, stderr=output

@@ -1,0 +1,39 @@
+"""Bugs on purpose: for each, a short run under the same load must show a violation.
+
+python -m pytest tests/faults/test_mutations.py -m more -o log_cli=true -o log_cli_level=INFO
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.experiment import SETTINGS, kills, run
+from tests.faults.load import Shape
+from tests.faults.mutated_server import MUTATIONS
+from tests.servers import ServerProcess
+
+SHAPE = Shape(pause_seconds=0.05, drain_seconds=10.0)
+SEEN_AS = {
+    "event-apart": {"version-hole", "document-differs", "no-event"},
+    "fence-stays": {"fence-not-increasing"},
+    "event-dropped": {"version-hole"},
+    "checkpoint-first": {"version-hole", "no-event"},
+    "receipt-first": {"lost-task"},
+    "claim-in-two-steps": {"illegal-move"},
+}
+
+
+@pytest.mark.more
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_mutation_is_caught(mutation: str, tmp_path: Path) -> None:
+    """The checker goes red, by a rule that names what the mutation breaks."""
+    server = ServerProcess(tmp_path / "var", **SETTINGS)
+    server.program = ("-m", "tests.faults.mutated_server", mutation)
+    try:
+        verdict = run(server, kills(server, 4, longest_seconds=1.5), seed=7, shape=SHAPE)
+    finally:
+        server.kill()
+    assert SEEN_AS[mutation] & {v.rule for v in verdict.violations}, str(verdict)
