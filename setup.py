@@ -81,6 +81,7 @@ setup(
         "tornado-sqlalchemy>=0.8",
         "typeid-python>=0.3.11",
         "typer>=0.29",
+        "Werkzeug>=3.1",
         "uvloop>=0.23; sys_platform != 'win32'",
     ],
     extras_require={
