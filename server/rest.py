@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -175,7 +176,11 @@ class RestHandler(RequestHandler):
             query = parse_query(request.query)
         except ValueError as error:
             raise ContractMismatch(str(error)) from None
-        headers = {name.lower(): request.headers.get_list(name) for name in request.headers}
+        headers = {
+            one.name.lower(): request.headers.get_list(one.name)
+            for one in operation.parameters
+            if one.location == "header" and one.name in request.headers
+        }
         arguments = operation.read_parameters(path, query, headers)
         if body:
             arguments["body"] = operation.read_body(body)
@@ -210,6 +215,9 @@ class RestHandler(RequestHandler):
         self.set_status(answer.status)
         for name, value in answer.headers.items():
             self.set_header(name, value)
+        if not self._has_arrived():
+            # Tornado closes a connection on which it would have to skip a body.
+            self.set_header("Connection", "close")
         if answer.content_type is not None:
             self.set_header("Content-Type", answer.content_type)
         if answer.body and self.request.method != "HEAD":
@@ -220,17 +228,13 @@ class RestHandler(RequestHandler):
     def _too_large(self) -> ContentTooLarge:
         return ContentTooLarge(f"The body is larger than {self.pipeline.max_body_bytes} bytes.")
 
-    @property
+    @cached_property
     def request_id(self) -> str:
         """The client's `X-Request-Id` when it is sane, else a new identifier."""
-        if not hasattr(self, "_request_id"):
-            given = self.request.headers.get("X-Request-Id", "")
-            self._request_id = (
-                given if _REQUEST_ID.fullmatch(given) else self.pipeline.new_request_id()
-            )
-        return self._request_id
+        given = self.request.headers.get("X-Request-Id", "")
+        return given if _REQUEST_ID.fullmatch(given) else self.pipeline.new_request_id()
 
-    @property
+    @cached_property
     def address(self) -> str:
         """The client's address."""
         return self.pipeline.addresses.resolve(
@@ -283,11 +287,14 @@ class RestHandler(RequestHandler):
 
     def on_connection_close(self) -> None:
         """A request whose client has gone runs to its end: what it does is not left half done."""
-        # Tornado has no public way to ask.
-        never_came = not self.request._body_future.done()  # noqa: SLF001
+        never_came = not self._has_arrived()
         super().on_connection_close()
         if never_came:
             self._count_out()
+
+    def _has_arrived(self) -> bool:
+        """Whether the request was read to its end; Tornado has no public way to ask."""
+        return self.request._body_future.done()  # noqa: SLF001
 
     def _count_out(self) -> None:
         if self._counted:

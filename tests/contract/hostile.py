@@ -1,14 +1,16 @@
 """Hostile requests, made from any contract: one generator per bar, for every operation.
 
-`Attack.send` needs an httpx client whose base URL is the server and whose credential may do everything.
+`Attack.send` needs an httpx client whose base URL is the server and whose credential may do
+everything.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -29,12 +31,14 @@ AMBIGUOUS_JSON: tuple[bytes, ...] = (
     b'{"a":NaN}', b'{"a":Infinity}', b'{"a":-Infinity}', b'{"a":1e999}', b'{"a":1,"a":2}',
     b'{"a":' * 33 + b"1" + b"}" * 33, b"[" * 1000 + b"]" * 1000, b"[" * 100_000,
     b'{"a":' + b"9" * 4301 + b"}", b'{"a":9223372036854775808}', b'{"a":"\\ud800"}',
-    b'\xef\xbb\xbf{"a":1}', b'{"a":"\xff"}', b'{"a":1}x', b"{}{}", b"", b" ", b"{", b"{'a':1}", b"nul",
+    b'\xef\xbb\xbf{"a":1}', b'{"a":"\xff"}', b'{"a":1}x', b"{}{}", b"", b" ",
+    b"{", b"{'a':1}", b"nul",
 )  # fmt: skip
 HOSTILE_KEYS: tuple[str, ...] = (
     "$x", "$where", "a.b", "", "\0", "__proto__", "_id", "a\r\nb", "\u2028",
     ".".join(["a"] * 256),
 )  # fmt: skip
+Slot = tuple[str | int, ...]
 REFUSED = frozenset({400, 422})
 
 
@@ -110,7 +114,7 @@ def key_attacks(contract: Contract, operation: Operation) -> Iterator[Attack]:
     """I2: hostile keys in every object that is not free-form."""
     if operation.body is None:
         return
-    slots = [((), {})]
+    slots: list[tuple[Slot, Mapping[str, Any]]] = [((), {})]
     slots += [(s, d) for s, d in body_slots(contract, operation) if d.get("type") == "object"]
     for slot, _ in slots:
         for key in HOSTILE_KEYS:
@@ -207,7 +211,7 @@ def size_attacks(operation: Operation, *, max_body_bytes: int) -> Iterator[Attac
 
 def body_slots(
     contract: Contract, operation: Operation
-) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+) -> Iterator[tuple[Slot, Mapping[str, Any]]]:
     """Every declared place in the body with its schema, free-form ones left out."""
     schema = operation.document["requestBody"]["content"][JSON]["schema"]
     yield from _slots(contract.openapi, schema, ())
@@ -215,7 +219,7 @@ def body_slots(
 
 def _slots(
     document: Mapping[str, Any], schema: Mapping[str, Any], at: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+) -> Iterator[tuple[Slot, Mapping[str, Any]]]:
     while "$ref" in schema:
         target: Any = document
         for part in schema["$ref"].removeprefix("#/").split("/"):
@@ -235,7 +239,7 @@ def _slots(
 
 def put(body: Any, slot: Sequence[str | int], value: Any) -> None:
     """Set the place in the body, making what leads there."""
-    for part, following in zip(slot, slot[1:], strict=False):
+    for part, following in pairwise(slot):
         empty: Any = [] if isinstance(following, int) else {}
         if isinstance(part, int):
             if not body:

@@ -1,7 +1,7 @@
 """Bars I1-I3, Z6 and D2 for every operation of the product's contract.
 
-The pipeline is the product's, on a real socket; behind it stands a recorder instead of the handlers, so that a
-request that should have been refused is seen to get through.
+The pipeline is the product's, on a real socket; behind it stands a recorder instead of the
+handlers, so that a request that should have been refused is seen to get through.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import structlog.testing
 from hive.raw_json import RawJson
 from server.answers import SECURITY_HEADERS, encode_json
 from server.referee import Referee
+from server.rest import RestHandler
 from tests.contract.fixtures.small import things
 from tests.contract.running import Credentials, serve_small
 
@@ -44,7 +45,7 @@ async def test_the_arguments_reach_the_handler_and_its_answer_the_client(
 async def test_a_creation_answers_the_contracts_status_and_the_handlers_headers(
     client: httpx.AsyncClient,
 ) -> None:
-    """201 comes from the contract, Location from the handler, the free-form bytes from the client."""
+    """201 is of the contract, Location of the handler, the free-form bytes of the client."""
     raw = b'{ "$x" :1e5,"a.b":9.0, "\\u0000":null, "":"\\u0041" }'
     body = b'{"name":"n","parameters":' + raw + b"}"
     answer = await client.post("/things", content=body, headers=JSON)
@@ -105,7 +106,7 @@ async def test_an_unexpected_exception_is_logged_under_its_request_id(
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "é", "a;b", '"'])
 async def test_an_odd_request_id_is_replaced(client: httpx.AsyncClient, given: str) -> None:
     """Only 64 plain characters are taken over."""
-    answer = await client.get("/open", headers={"X-Request-Id": given.encode()})
+    answer = await client.get("/open", headers=[(b"X-Request-Id", given.encode())])
     assert answer.headers["X-Request-Id"].startswith("req_")
 
 
@@ -143,7 +144,7 @@ async def test_each_request_is_one_line_in_the_access_log(
 async def test_a_request_that_proves_nobody_is_401(
     referee: Referee, header: str | None, detail: str
 ) -> None:
-    """The words of the original contract, and WWW-Authenticate."""
+    """The detail has the words of the original contract; WWW-Authenticate is there."""
     headers = {} if header is None else {"Authorization": header}
     async with serve_small() as (_, base), httpx.AsyncClient(base_url=base) as client:
         answer = await client.get("/things", headers=headers)
@@ -153,7 +154,7 @@ async def test_a_request_that_proves_nobody_is_401(
 
 
 async def test_two_credentials_are_none() -> None:
-    """Which one would it be?"""
+    """Nobody could say which one counts."""
     async with serve_small() as (_, base), httpx.AsyncClient(base_url=base) as client:
         answer = await client.get(
             "/things", headers=[("Authorization", "Bearer a"), ("Authorization", "Bearer admin")]
@@ -283,7 +284,12 @@ async def test_forwarded_addresses_count_from_trusted_proxies_only() -> None:
 
 async def test_a_client_that_goes_away_cancels_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The handler runs to its end, and the pipeline counts it out."""
-    started, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    started, gone, go_on, ended = (asyncio.Event() for _ in range(4))
+    notice = RestHandler.on_connection_close
+
+    def noticed(handler: RestHandler) -> None:
+        notice(handler)
+        gone.set()
 
     async def slow(context: Any) -> dict[str, Any]:
         started.set()
@@ -291,6 +297,7 @@ async def test_a_client_that_goes_away_cancels_nothing(monkeypatch: pytest.Monke
         ended.set()
         return {}
 
+    monkeypatch.setattr(RestHandler, "on_connection_close", noticed)
     monkeypatch.setattr(things, "get_open", slow)
     slow.__module__ = things.__name__
     async with serve_small() as (app, base):
@@ -300,11 +307,10 @@ async def test_a_client_that_goes_away_cancels_nothing(monkeypatch: pytest.Monke
         await asyncio.wait_for(started.wait(), 5)
         assert app.pipeline.running == 1
         writer.transport.abort()
+        await asyncio.wait_for(gone.wait(), 5)
         go_on.set()
         await asyncio.wait_for(ended.wait(), 5)
-        async with asyncio.timeout(5):
-            while app.pipeline.running:
-                await asyncio.sleep(0)
+        assert app.pipeline.running == 0
 
 
 async def test_the_referee_in_the_server_finds_an_undeclared_field(

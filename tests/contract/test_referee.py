@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 import pytest
@@ -121,13 +122,13 @@ def test_what_the_pipeline_answers_at_its_edge_needs_no_declaration(referee: Ref
 
 def test_closing_leaves_free_form_and_the_document_alone() -> None:
     """Only schemas with properties that say nothing of others are closed, in a copy."""
-    schemas = {
+    schemas: dict[str, Any] = {
         "Open": {"properties": {"inner": {"properties": {}}}},
         "Said": {"properties": {}, "additionalProperties": True},
         "Free": {"x-raw-json": True},
         "Map": {"additionalProperties": {"properties": {}}},
     }
-    document = {"components": {"schemas": schemas}}
+    document: dict[str, Any] = {"components": {"schemas": schemas}}
     closed = close_responses(document)["components"]["schemas"]
     assert closed["Open"]["additionalProperties"] is False
     assert closed["Open"]["properties"]["inner"]["additionalProperties"] is False

@@ -103,7 +103,7 @@ REFUSED: dict[str, bytes] = {
     "octal": b"[0o17]",
     "underscore": b"[1_000]",
     "letter after number": b"[1a]",
-    "full-width digit": "[１]".encode(),
+    "full-width digit": "[\uff11]".encode(),
     "capital true": b"[True]",
     "cut true": b"[tru]",
     "long true": b"[truee]",

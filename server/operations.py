@@ -1,0 +1,196 @@
+"""One operation and one message of the contracts, with what they were compiled into.
+
+An operation turns raw text and bytes into typed arguments, or raises `ContractMismatch` with a
+bounded list of what does not match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hive.errors import HiveError, NotFound
+from server.documents import MAX_ERRORS, Schema, shorten
+from server.json_body import cut_raw_members, decode_json
+from server.parameters import NotOfType, Parameter
+
+JSON = "application/json"
+SUCCESS = frozenset(range(200, 300))
+
+
+class ContractMismatch(HiveError):
+    """The request does not match the contract (400). `errors` become the problem's `errors`."""
+
+    code = "contract-mismatch"
+    title = "Request does not match the contract"
+    default_detail = "The request does not match the contract."
+
+    def __init__(
+        self, detail: str | None = None, *, errors: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        super().__init__(detail)
+        self.errors = tuple(errors)[:MAX_ERRORS]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What an operation takes as its body."""
+
+    required: bool
+    schemas: Mapping[str, Schema]
+    raw_members: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One declared answer."""
+
+    status: int
+    description: str
+    schemas: Mapping[str, Schema]
+
+    @property
+    def content_type(self) -> str | None:
+        """The media type that is declared first; None when the answer has no body."""
+        return next(iter(self.schemas), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of the REST contract. `permission` is None when it is public."""
+
+    operation_id: str
+    method: str
+    path: str
+    controller: str | None
+    tag: str | None
+    permission: str | None
+    public: bool
+    parameters: tuple[Parameter, ...]
+    body: Body | None
+    responses: Mapping[int, Response]
+    extensions: Mapping[str, Any]
+    document: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def success(self) -> Response:
+        """The first declared answer of the class 2xx."""
+        return next(answer for status, answer in self.responses.items() if status in SUCCESS)
+
+    @property
+    def argument_names(self) -> frozenset[str]:
+        """The keywords that the handler takes, `body` included."""
+        names = {parameter.argument for parameter in self.parameters}
+        return frozenset(names | {"body"} if self.body else names)
+
+    def read_parameters(
+        self,
+        path: Mapping[str, str],
+        query: Mapping[str, Sequence[str]],
+        headers: Mapping[str, Sequence[str]],
+    ) -> dict[str, Any]:
+        """Give the handler's keywords of decoded texts; header names in lower case.
+
+        Raise ContractMismatch, and NotFound when a path parameter cannot name anything.
+        """
+        errors: list[dict[str, str]] = []
+        arguments: dict[str, Any] = {}
+        known = {parameter.name for parameter in self.parameters if parameter.location == "query"}
+        errors.extend(
+            {"parameter": shorten(name, 64), "detail": "No such parameter."}
+            for name in query
+            if name not in known
+        )
+        for parameter in self.parameters:
+            if parameter.location == "path":
+                texts: Sequence[str] | None = [path[parameter.name]]
+            elif parameter.location == "query":
+                texts = query.get(parameter.name)
+            else:
+                texts = headers.get(parameter.name.lower())
+            arguments[parameter.argument] = _read_one(parameter, texts, errors)
+        if errors:
+            raise ContractMismatch("The parameters do not match the contract.", errors=errors)
+        return arguments
+
+    def check_parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the handler's keywords of values that are typed already (a WebSocket command's).
+
+        `given` is by the contract's names. Raise ContractMismatch.
+        """
+        known = {parameter.name: parameter for parameter in self.parameters}
+        errors = [
+            {"parameter": shorten(name, 64), "detail": "No such parameter."}
+            for name in given
+            if name not in known
+        ]
+        arguments: dict[str, Any] = {}
+        for name, parameter in known.items():
+            if name not in given and parameter.required:
+                errors.append({"parameter": name, "detail": "Required."})
+            elif name in given:
+                errors.extend(_mismatches(parameter, given[name]))
+            arguments[parameter.argument] = given.get(name, parameter.default)
+        if errors:
+            raise ContractMismatch("The parameters do not match the contract.", errors=errors)
+        return arguments
+
+    def read_body(self, encoded: bytes) -> Any:
+        """Decode, validate and give the JSON body; its raw members are RawJson.
+
+        Raise MalformedJson, ContractMismatch.
+        """
+        if self.body is None:
+            raise ContractMismatch("This operation takes no body.")
+        value = decode_json(encoded)
+        schema = self.body.schemas[JSON]
+        if not schema.is_valid(value):
+            errors = [
+                {"pointer": pointer, "detail": detail}
+                for pointer, detail in schema.errors(value, size=len(encoded))
+            ]
+            raise ContractMismatch("The body does not match the contract.", errors=errors)
+        if self.body.raw_members and isinstance(value, dict):
+            return cut_raw_members(encoded, value, self.body.raw_members)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the WebSocket contract. `channels` has the channels that carry it."""
+
+    name: str
+    payload: Schema
+    channels: frozenset[str]
+    examples: tuple[Any, ...]
+    document: Mapping[str, Any] = field(repr=False)
+
+
+def _read_one(
+    parameter: Parameter, texts: Sequence[str] | None, errors: list[dict[str, str]]
+) -> Any:
+    if texts is None:
+        if parameter.required:
+            errors.append({"parameter": parameter.name, "detail": "Required."})
+        return parameter.default
+    try:
+        value = parameter.read(texts)
+    except NotOfType as error:
+        mismatches = [{"parameter": parameter.name, "detail": str(error)}]
+        value = None
+    else:
+        mismatches = _mismatches(parameter, value)
+    if mismatches and parameter.location == "path":
+        raise NotFound
+    errors.extend(mismatches)
+    return value
+
+
+def _mismatches(parameter: Parameter, value: Any) -> list[dict[str, str]]:
+    if parameter.schema.is_valid(value):
+        return []
+    return [
+        {"parameter": parameter.name, "detail": detail}
+        for _, detail in parameter.schema.errors(value)
+    ]
