@@ -159,7 +159,7 @@ async def open_socket(
     headers = dict(options.pop("additional_headers", {}))
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    settings = {"compression": None, "ping_interval": None, "proxy": None, "max_size": None}
+    settings = {"compression": None, "close_timeout": 0.5, "ping_interval": None, "proxy": None, "max_size": None}
     async with connect(
         url.replace("http", "ws", 1) + path, additional_headers=headers, **settings | options
     ) as socket:

@@ -79,7 +79,7 @@ async def test_connect_with_a_cursor_is_welcomed_and_replays(make_node: Callable
         assert socket.seqs == [4, 5]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("ring_events", [8, 20_000])
 async def test_replay_meets_concurrent_publishing(
     make_node: Callable[..., Any], seed: int, ring_events: int
@@ -87,7 +87,7 @@ async def test_replay_meets_concurrent_publishing(
     """Connections that resume anywhere while events pour in see every event once and in order."""
     chance = random.Random(seed)
     node = await make_node(log=filled_log(300), ring_events=ring_events, silence_seconds=0.05)
-    total = 900
+    total = 450
 
     async def pour() -> None:
         while len(node.log.events) < total:
@@ -110,7 +110,7 @@ async def test_replay_meets_concurrent_publishing(
             assert socket.seqs[: total - start] == list(range(start + 1, total + 1))
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(5):
+        for _ in range(3):
             group.create_task(follow(chance.randint(0, 300)))
         group.create_task(pour())
 
