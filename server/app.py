@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -17,7 +17,7 @@ from tornado.web import Application, RequestHandler
 
 from hive.ports import Services
 from server.addresses import AddressResolver, Network
-from server.binding import bind
+from server.binding import BoundOperation, bind
 from server.contract import Contract
 from server.rest import Authenticates, Judges, Pipeline, RestHandler
 from server.routing import Routes
@@ -31,6 +31,7 @@ class HiveApplication(Application):
     """An application with its REST pipeline and its bound operations within reach."""
 
     pipeline: Pipeline
+    operations: Mapping[str, BoundOperation]
 
 
 def make_app(
@@ -42,13 +43,12 @@ def make_app(
     trusted_proxies: Iterable[Network | str] = (),
     max_body_bytes: int = 1024 * 1024,
     referee: Judges | None = None,
-    extra_routes: Sequence[Any] = (),
     **settings: Any,
 ) -> HiveApplication:
     """Bind the contract and make the application. Raise BindingError.
 
-    `extra_routes` are Tornado rules that come first (WebSocket, pages); every other path goes
-    through the REST pipeline. `settings` are Tornado's.
+    Every path goes through the REST pipeline, except the rules that `add_handlers` puts in front
+    (WebSockets). `settings` are Tornado's.
     """
     bound = bind(contract, handlers)
     pipeline = Pipeline(
@@ -61,7 +61,7 @@ def make_app(
     )
     settings.setdefault("log_function", _log_nothing)
     app = HiveApplication(
-        list(extra_routes),
+        [],
         default_handler_class=RestHandler,
         default_handler_args={"pipeline": pipeline},
         debug=False,
@@ -69,7 +69,7 @@ def make_app(
         **settings,
     )
     app.pipeline = pipeline
-    app.settings["operations"] = bound
+    app.operations = bound
     return app
 
 

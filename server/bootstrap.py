@@ -29,7 +29,6 @@ from server.addresses import AddressResolver
 from server.agent_links import AgentLinks
 from server.app import HiveApplication, make_app, make_http_server
 from server.authentication import Authenticator
-from server.binding import bind
 from server.contract import Contract
 from server.cursors import SignedCursors
 from server.data_directory import DataDirectory
@@ -172,8 +171,15 @@ async def open_node(
             version=importlib.metadata.version("agentzero-api"),
             readiness=readiness.check,
         )
-        operations = bind(contract)
-        invoker = Invoker(operations, services, lambda: identifiers.new("req"))
+        app = make_app(
+            contract,
+            services,
+            identity.authenticator,
+            trusted_proxies=settings.trusted_proxies,
+            max_body_bytes=settings.max_body_bytes,
+            referee=_referee(settings),
+        )
+        invoker = Invoker(app.operations, services, lambda: identifiers.new("req"))
         links = AgentLinks(services, invoker)
         hub.subscribe(links.heard)
         peers = Peers()
@@ -188,15 +194,7 @@ async def open_node(
             AddressResolver(settings.trusted_proxies),
             origins=settings.cors_origins,
         ).with_heartbeat(settings.heartbeat_seconds)
-        app = make_app(
-            contract,
-            services,
-            identity.authenticator,
-            trusted_proxies=settings.trusted_proxies,
-            max_body_bytes=settings.max_body_bytes,
-            referee=_referee(settings),
-            extra_routes=realtime.routes(),
-        )
+        app.add_handlers(r".*", realtime.routes())
         first_start = await ensure_bootstrap(
             identity.store,
             identity.passwords,

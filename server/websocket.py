@@ -1,7 +1,7 @@
 """The Tornado side of the WebSockets: handshake, transport, and the way to the state machines.
 
 `Realtime` is made once by the composition point; `routes()` are its rules for
-`make_app(extra_routes=...)`.
+`Application.add_handlers`.
 """
 
 from __future__ import annotations
