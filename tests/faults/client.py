@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -116,3 +116,12 @@ async def open_client(data: DataDirectory, answers: Counter[str]) -> AsyncIterat
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
     async with httpx.AsyncClient(trust_env=False, limits=limits) as http:
         yield Client(http, data, answers)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 10) -> None:
+    """Return once the condition gives true; fail and name it after `seconds`."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not await condition():
+        assert loop.time() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)

@@ -94,6 +94,11 @@ def run(
     return verdict
 
 
+def mongod_pid(server: ServerProcess) -> int:
+    """The embedded mongod, as its own lock file has it."""
+    return int((server.data.mongo_path / "db" / "mongod.lock").read_text())
+
+
 def kills(
     server: ServerProcess, times: int, *, longest_seconds: float = 3.0
 ) -> Callable[[random.Random], list[float]]:

@@ -90,7 +90,7 @@ class Load:
         async with open_client(self._data, self.history.answers) as client:
             operator = Operator(client, self.history, client.operator_key())
             agents = [
-                await _register(client, self.history, f"agent-{number}", self._shape)
+                await register(client, self.history, f"agent-{number}", self._shape)
                 for number in range(self._shape.agents)
             ]
             self._working.set()
@@ -131,7 +131,8 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
             raise outcome
 
 
-async def _register(client: Client, history: History, name: str, shape: Shape) -> Agent:
+async def register(client: Client, history: History, name: str, shape: Shape) -> Agent:
+    """A new agent with its key; its work goes into the history."""
     body = {"name": name, "slots": shape.slots, "capabilities": ["work"]}
     answer = await client.insist("POST", "/api/v1/agents", client.operator_key(), body)
     assert answer.status == 201, answer
