@@ -64,10 +64,15 @@ def _profile(
     profile: Callable[..., dict[str, Any]], context: TaskContext, path: str, name: str
 ) -> dict[str, Any]:
     context.log(f"Reading {name}.")
+
+    def report(fraction: float) -> None:
+        if fraction < 1.0:  # The end of the task says it all.
+            context.progress(fraction)
+
     try:
         found = profile(
             path_from_text(path),
-            progress=context.progress,
+            progress=report,
             cancelled=lambda: context.cancelled,
         )
     except Cancelled:

@@ -21,6 +21,7 @@ from typing import NoReturn
 from agentzero_client import AsyncClient, AuthenticationError, ConflictError, NotFoundError
 from server.demo.children import Child, end
 from server.demo.failure import DemoFailed
+from server.demo.leftovers import clear_leftovers
 from server.demo.locks import FileLock
 from server.demo.merging import MERGE
 from server.demo.sources import CSV, TEXT
@@ -70,21 +71,19 @@ async def open_crew(
     crew: Crew | None = None
     children: list[Child] = []
     try:
-        numbers = range(AGENTS * (number - 1) + 1, AGENTS * number + 1)
-        identities: list[Identity] = []
-        leader: str | None = None
-        for agent in numbers:
-            path = directory / f"demo-agent-{agent}.json"
-            identity = await _find_or_register(client, path, leader)
-            identities.append(identity)
-            leader = leader or identity.name
-            child = _start(identity, leader, url, directory, place, kept=may_stay)
+        first = AGENTS * (number - 1) + 1
+        leader = await _find_or_register(client, directory / f"demo-agent-{first}.json", None)
+        identities = [leader]
+        for other in range(first + 1, first + AGENTS):
+            path = directory / f"demo-agent-{other}.json"
+            identities.append(await _find_or_register(client, path, leader.name))
+        capability = own_capability(leader.name)
+        names = {identity.agent_id: identity.name for identity in identities}
+        await clear_leftovers(client, (MERGE, TEXT, CSV), capability, list(names))
+        for identity in identities:
+            child = _start(identity, leader.name, url, directory, place, kept=may_stay)
             children.append(child)
-        crew = Crew(
-            own_capability(identities[0].name),
-            {identity.agent_id: identity.name for identity in identities},
-            children,
-        )
+        crew = Crew(capability, names, children)
         yield crew
     finally:
         try:
