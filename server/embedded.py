@@ -70,6 +70,7 @@ class EmbeddedMongo:
         self._socket_directory = _choose_socket_directory(directory.absolute())
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
 
     @property
     def uri(self) -> str:
@@ -87,15 +88,18 @@ class EmbeddedMongo:
 
     async def start(self) -> str:
         """Start mongod and return its URI once it takes writes; raises `EmbeddedMongoError`."""
+        self._stopping.clear()
         await self._launch(find_mongod())
         self._watcher = asyncio.create_task(self._watch(), name="embedded-mongo-watch")
         return self.uri
 
     async def stop(self) -> None:
         """End mongod: cleanly, or after 4 s by SIGKILL. Idempotent."""
+        # Told, not cancelled: a client of pymongo that is cancelled while it connects leaks, and
+        # may swallow the cancellation.
+        self._stopping.set()
         if self._watcher is not None and not self._watcher.done():
-            self._watcher.cancel()
-            await asyncio.wait([self._watcher])
+            await asyncio.gather(self._watcher, return_exceptions=True)
         self._watcher = None
         await self._end()
         self._socket_path.unlink(missing_ok=True)
@@ -151,7 +155,7 @@ class EmbeddedMongo:
     async def _wait_for_previous(self) -> None:
         deadline = time.monotonic() + PREVIOUS_SECONDS
         lock_path = self._db_path / "mongod.lock"
-        while _is_locked(lock_path):
+        while _is_locked(lock_path) and not self._stopping.is_set():
             if time.monotonic() > deadline:
                 pid = lock_path.read_text(encoding="ascii").strip()
                 message = f"An older mongod (process {pid}) still runs on {self._db_path}: end it."
@@ -162,7 +166,7 @@ class EmbeddedMongo:
         while not self._listens():
             self._check_alive(deadline)
             await asyncio.sleep(_POLL_SECONDS)
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(self.uri, timeoutMS=5_000)
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(self.uri, timeoutMS=1_000)
         async with client:
             while True:
                 try:
@@ -192,13 +196,15 @@ class EmbeddedMongo:
         if code is not None:
             message = f"The embedded MongoDB ended at its start (exit code {code})."
             raise EmbeddedMongoError(message)
+        if self._stopping.is_set():
+            message = "The embedded MongoDB was told to stop."
+            raise EmbeddedMongoError(message)
         if time.monotonic() > deadline:
             message = f"The embedded MongoDB was not ready within {START_SECONDS:.0f} s."
             raise EmbeddedMongoError(message)
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
+        while not await self._stops_within(_WATCH_SECONDS):
             code = self._process.poll() if self._process else -1
             if code is None:
                 continue
@@ -207,7 +213,13 @@ class EmbeddedMongo:
                 await self._launch(find_mongod())
             except (EmbeddedMongoError, OSError) as error:
                 log.error("mongod.restart_failed", error=str(error))  # noqa: TRY400 - the text is enough
-                await asyncio.sleep(_RESTART_PAUSE_SECONDS)
+                await self._stops_within(_RESTART_PAUSE_SECONDS)
+
+    async def _stops_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
 
     async def _end(self) -> None:
         process, self._process = self._process, None

@@ -206,6 +206,20 @@ async def test_a_mongod_that_dies_is_started_again(tmp_path: Path) -> None:
         assert read(mongo.uri) == [1]
 
 
+async def test_it_can_be_stopped_while_it_is_started_again(tmp_path: Path) -> None:
+    """A server that drains at the wrong moment ends all the same, and leaves nothing."""
+    mongo = make(tmp_path)
+    await mongo.start()
+    killed = mongo.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    await eventually(lambda: mongo.pid not in {None, killed}, "another mongod was started")
+    second = mongo.pid
+    await asyncio.wait_for(mongo.stop(), 10)
+    assert second is not None
+    assert not psutil.pid_exists(second)
+
+
 async def test_ctrl_c_of_the_terminal_does_not_reach_it(tmp_path: Path) -> None:
     """The server drains first; mongod is in a session of its own."""
     async with running(tmp_path) as mongo:
