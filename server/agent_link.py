@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import structlog
@@ -27,8 +26,11 @@ from hive.permissions import Principal, require_agent
 from hive.tasks import Task
 from server.closing import CloseCode, Disconnect, ErrorCode, FrameRefused
 from server.frames import control_frame
+from server.held_leases import LEASE_OVER, Held, HeldLeases
 from server.invocation import Outcome
-from server.peer import Frame, Peer, PeerLimits
+from server.liveness import PeerLimits
+from server.peer import Frame, Peer
+from server.reports import ENDING, REPORTS, answer_report
 
 if TYPE_CHECKING:
     from server.agent_links import AgentLinks
@@ -42,14 +44,8 @@ LINK_LIMITS: Final = PeerLimits(
 REPORTS_IN_FLIGHT: Final = 256
 REPORT_BYTES_IN_FLIGHT: Final = 8 * 1024 * 1024
 ASSIGN_ABOVE_BYTES: Final = 64 * 1024
-EARLY_CANCELS: Final = 256
 RETRY_SECONDS: Final = 1.0
-LEASE_OVER: Final = frozenset(
-    {"task.completed", "task.failed", "task.cancelled", "task.retrying", "task.released"}
-)
-ENDING: Final = frozenset({"complete", "fail", "release", "reject"})
 LOST_STATUSES: Final = frozenset({404, 409})
-UNAVAILABLE: Final = 503
 ACTIONS: Final = {
     DesiredState.ACTIVE: "resume",
     DesiredState.PAUSED: "pause",
@@ -57,36 +53,6 @@ ACTIONS: Final = {
 }
 
 log = structlog.get_logger(__name__)
-
-
-def _only(*names: str) -> Callable[[Frame], dict[str, Any]]:
-    return lambda frame: {name: frame[name] for name in names if name in frame}
-
-
-# A report, the operation that it enters, and the members of the frame that are the operation's
-# body.
-REPORTS: Final[Mapping[str, tuple[str, Callable[[Frame], dict[str, Any]]]]] = {
-    "accept": ("renew_lease", _only("fence")),
-    "reject": ("release_lease", _only("fence", "reason")),
-    "progress": ("renew_lease", _only("fence", "progress")),
-    "log": ("append_lease_logs", _only("fence", "lines")),
-    "complete": ("complete_lease", _only("fence", "result")),
-    "fail": ("fail_lease", _only("fence", "error")),
-    "release": ("release_lease", _only("fence", "reason")),
-    "heartbeat": ("heartbeat_agent", _only("free_slots", "load", "controls_taken")),
-}
-
-
-@dataclass(slots=True)
-class Held:
-    """A lease that the agent works on. `version` is the task's when it was leased or resumed."""
-
-    lease_id: str
-    fence: int
-    task_id: str
-    version: int
-    ending: bool = False
-    cancel_told: bool = False
 
 
 class AgentLink(Peer):
@@ -104,9 +70,7 @@ class AgentLink(Peer):
         self._links = links
         self._services = links.services
         self._greeted = False
-        self._held: dict[str, Held] = {}
-        self._by_task: dict[str, Held] = {}
-        self._early_cancels: dict[str, int] = {}
+        self._held = HeldLeases()
         self._slots = 0
         self._reserved = 0
         self._desired = DesiredState.ACTIVE
@@ -156,7 +120,7 @@ class AgentLink(Peer):
                 slots=self._slots,
                 desired_state=self._desired,
                 resumed=list(self._held),
-                lost=[lease_id for lease_id, _ in asked if lease_id not in self._held],
+                lost=[lease_id for lease_id, _ in asked if self._held.find(lease_id) is None],
             )
         )
         for held in cancelled:
@@ -191,16 +155,8 @@ class AgentLink(Peer):
 
     def heard_of_task(self, event: Event) -> None:
         """Learn from the log that a lease of this agent is to end, or has ended."""
-        held = self._by_task.get(event.subject)
-        version = event.data.get("version", 0)
+        held = self._held.concerned(event)
         if held is None:
-            if event.type == "task.cancelling":
-                self._early_cancels[event.subject] = version
-                while len(self._early_cancels) > EARLY_CANCELS:
-                    del self._early_cancels[next(iter(self._early_cancels))]
-            return
-        # The hub may be behind the store: such an event is of an earlier lease.
-        if version <= held.version:
             return
         if event.type == "task.cancelling":
             self._tell_cancel(held)
@@ -252,14 +208,9 @@ class AgentLink(Peer):
             if lease is None or (lease.lease_id, lease.fence) not in asked:
                 continue
             held = self._hold(task)
-            if held is not None and self._is_cancelled(task):
+            if self._held.is_cancelled(task):
                 cancelled.append(held)
         return cancelled
-
-    def _is_cancelled(self, task: Task) -> bool:
-        # The event may have come before the task as it was read here.
-        early = self._early_cancels.pop(task.task_id, 0)
-        return task.cancel_requested or early > task.version
 
     def _learn(self, desired: DesiredState, slots: int, version: int) -> None:
         if version < self._agent_version:
@@ -291,7 +242,7 @@ class AgentLink(Peer):
                 continue
             for task in await self._claim():
                 try:
-                    await self._hand_over(task)
+                    await self.hand_over(task)
                 except Exception:
                     log.exception("link.assignment_failed", task_id=task.task_id)
                     self.end(CloseCode.INTERNAL, "the server failed")
@@ -323,18 +274,22 @@ class AgentLink(Peer):
                 await asyncio.wait_for(self._changed.wait(), RETRY_SECONDS)
         return tasks
 
-    async def _hand_over(self, task: Task) -> None:
-        """Send the lease, or give it back when the socket has gone."""
+    async def hand_over(self, task: Task) -> None:
+        """Send the lease; when the socket has gone, leave it to the next link or give it back."""
         if task.lease is None:
             return
         while not self.ended and self._transport.buffered > ASSIGN_ABOVE_BYTES:
             await self._transport.drained()
         if self.ended:
-            await self._give_back(task)
+            successor = self._links.find(self.agent_id)
+            if successor is None:
+                await self._give_back(task)
+            else:
+                await successor.hand_over(task)
             return
         held = self._hold(task)
         self.write(control_frame("assign", lease=lease_view(task)))
-        if held is not None and self._is_cancelled(task):
+        if self._held.is_cancelled(task):
             self._tell_cancel(held)
 
     async def _give_back(self, task: Task) -> None:
@@ -351,20 +306,14 @@ class AgentLink(Peer):
             # It comes back by itself when it expires.
             log.warning("link.lease_kept", task_id=task.task_id, status=outcome.status)
 
-    def _hold(self, task: Task) -> Held | None:
-        if task.lease is None:
-            return None
-        older = self._by_task.get(task.task_id)
-        if older is not None and older.lease_id != task.lease.lease_id:
+    def _hold(self, task: Task) -> Held:
+        older = self._held.find_older(task)
+        if older is not None:
             self._lose(older)
-        held = Held(task.lease.lease_id, task.lease.fence, task.task_id, task.version)
-        self._held[held.lease_id] = self._by_task[held.task_id] = held
-        return held
+        return self._held.add(task)
 
     def _drop(self, held: Held) -> None:
-        self._held.pop(held.lease_id, None)
-        if self._by_task.get(held.task_id) is held:
-            del self._by_task[held.task_id]
+        self._held.drop(held)
         self._changed.set()
 
     def _lose(self, held: Held) -> None:
@@ -383,7 +332,7 @@ class AgentLink(Peer):
         if earlier is not None:
             await asyncio.wait({earlier})
         kind = frame["type"]
-        held = self._held.get(frame.get("lease_id", ""))
+        held = self._held.find(frame.get("lease_id", ""))
         if held is not None and kind in ENDING:
             held.ending = True
         operation_id, body_of = REPORTS[kind]
@@ -399,7 +348,9 @@ class AgentLink(Peer):
             self._note_outcome(held, kind, outcome)
         if kind == "heartbeat" and outcome.is_success:
             self._note_heartbeat(frame, outcome.body)
-        await self._answer_report(frame, outcome)
+        answer = answer_report(frame, outcome)
+        if answer is not None:
+            await self.answer(answer)
 
     def _note_outcome(self, held: Held, kind: str, outcome: Outcome) -> None:
         if outcome.is_success:
@@ -417,28 +368,6 @@ class AgentLink(Peer):
             self._reserved = max(0, self._slots - len(self._held) - free_slots)
             self._changed.set()
         self._send_controls(reply["controls"])
-
-    async def _answer_report(self, frame: Frame, outcome: Outcome) -> None:
-        if "id" in frame:
-            await self.answer(
-                control_frame(
-                    "result",
-                    id=frame["id"],
-                    status=outcome.status,
-                    body=outcome.body,
-                    problem=outcome.problem,
-                )
-            )
-        elif outcome.problem is not None:
-            unavailable = outcome.status == UNAVAILABLE
-            await self.answer(
-                control_frame(
-                    "error",
-                    code=ErrorCode.UNAVAILABLE if unavailable else ErrorCode.REFUSED,
-                    detail=outcome.problem["detail"],
-                    retryable=unavailable,
-                )
-            )
 
     def _forget(self, report: asyncio.Task[None], key: str) -> None:
         self._reports.pop(report, None)

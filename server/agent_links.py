@@ -58,6 +58,10 @@ class AgentLinks:
                 if link is not None:
                     link.heard_of_agent(event)
 
+    def find(self, agent_id: str) -> AgentLink | None:
+        """The agent's link, if it has one to this node."""
+        return self._links.get(agent_id)
+
     def take_over(self, link: AgentLink) -> None:
         """Make it the agent's link; an older one ends."""
         older = self._links.get(link.agent_id)

@@ -8,10 +8,7 @@ the frames are about; those are in subclasses.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, ClassVar, Final, Protocol
@@ -20,13 +17,14 @@ import structlog
 
 from hive.errors import Forbidden, HiveError, Unauthenticated, Unavailable
 from hive.permissions import Principal
+from server.allowance import Allowance
 from server.closing import CloseCode, Disconnect, ErrorCode, FrameRefused
 from server.contract import Message
 from server.frames import control_frame
 from server.json_body import MalformedJson, cut_raw_members, decode_json
+from server.liveness import Liveness, Outgoing, PeerLimits
 
 RESERVED_BYTES: Final = 8 * 1024
-EXPIRY_NOTICE_SECONDS: Final = 60.0
 MAX_ID: Final = 64
 PONG: Final = control_frame("pong")
 
@@ -42,16 +40,8 @@ class Authenticate(Protocol):
         """Raise Unauthenticated (which kind says why), Unavailable."""
 
 
-class Transport(Protocol):
+class Transport(Outgoing, Protocol):
     """The bytes of a socket. After its end everything is ignored."""
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that were written and that the system has not taken yet."""
-
-    @property
-    def flushed(self) -> int:
-        """Bytes that the system took so far, in whole frames, of those that had to wait."""
 
     def write(self, frame: bytes) -> None:
         """Write a frame behind what was written before."""
@@ -68,21 +58,6 @@ class Registry(Protocol):
 
     def admit(self, peer: Peer, principal: Principal) -> None:
         """Raise Disconnect when the principal has too many connections."""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerLimits:
-    """Bounds of a connection; `x-limits` and `x-heartbeat` of the contract."""
-
-    frame_bytes: int = 64 * 1024
-    frames_per_second: float = 50.0
-    frames_burst: int = 100
-    buffered_bytes: int = 256 * 1024
-    heartbeat_seconds: float = 25.0
-    heartbeat_jitter: float = 0.2
-    answer_seconds: float = 10.0
-    connect_seconds: float = 10.0
-    stuck_seconds: float = 60.0
 
 
 class Phase(Enum):
@@ -120,12 +95,8 @@ class Peer:
         self._registry = registry
         self._limits = limits
         self._now = asyncio.get_running_loop().time()
-        self._opened_at = self._heard_at = self._now
-        self._tokens, self._tokens_at = float(limits.frames_burst), self._now
-        self._ping_at = self._next_ping()
-        self._pinged_at: float | None = None
-        self._flushed, self._flushed_at = 0, self._now
-        self._expiry_notice_at: float | None = None
+        self._liveness = Liveness(limits, self._now)
+        self._allowance = Allowance(limits.frames_per_second, limits.frames_burst, self._now)
         self._connected = False
         self.frame_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -166,7 +137,7 @@ class Peer:
 
     def heard(self) -> None:
         """Note a sign of life: a frame of any kind."""
-        self._heard_at = asyncio.get_running_loop().time()
+        self._liveness.heard(asyncio.get_running_loop().time())
 
     def tick(self, now: float) -> None:
         """Look at the clocks."""
@@ -174,9 +145,12 @@ class Peer:
         if self.ended:
             return
         try:
-            self._look_at_clocks(now)
-            if self.phase is Phase.OPEN:
-                self.ticked(now)
+            if self.phase is not Phase.OPEN:
+                self._liveness.look_before_admission(now)
+                return
+            for frame in self._liveness.look(now, self._transport):
+                self.write(frame)
+            self.ticked(now)
         except Exception as error:  # noqa: BLE001 - `_fail` tells them apart
             self._fail(error)
 
@@ -303,12 +277,7 @@ class Peer:
         self._registry.admit(self, principal)
         self.principal = principal
         self._move(Phase.OPEN)
-        if principal.expires_at is not None:
-            left = principal.expires_at - time.time() - EXPIRY_NOTICE_SECONDS
-            # A token that is short-lived from the start is no news.
-            self._expiry_notice_at = (
-                principal.expires_at - EXPIRY_NOTICE_SECONDS if left > 1 else None
-            )
+        self._liveness.expire_at(principal.expires_at)
 
     async def _dispatch(self, frame: Frame, encoded: bytes) -> None:
         kind = frame["type"]
@@ -327,54 +296,11 @@ class Peer:
         await handler(self, cut_raw_members(encoded, frame, raw) if raw else frame)
 
     def _charge(self) -> None:
-        rate, burst = self._limits.frames_per_second, self._limits.frames_burst
-        self._tokens = min(burst, self._tokens + (self._heard_at - self._tokens_at) * rate)
-        self._tokens_at = self._heard_at
-        if self._tokens < 1.0:
+        if not self._allowance.take(self._liveness.heard_at):
+            rate, burst = self._limits.frames_per_second, self._limits.frames_burst
             raise Disconnect(
                 CloseCode.RATE_LIMITED, f"more than {rate:.0f} frames a second (burst {burst})"
             )
-        self._tokens -= 1.0
-
-    def _look_at_clocks(self, now: float) -> None:
-        limits = self._limits
-        if self.phase is not Phase.OPEN:
-            if now - self._opened_at > limits.connect_seconds:
-                raise Disconnect(CloseCode.CREDENTIALS_REFUSED, "no credential came in time")
-            return
-        self._look_at_expiry()
-        self._look_at_progress(now)
-        if self._pinged_at is not None:
-            if self._heard_at >= self._pinged_at:
-                self._pinged_at = None
-            elif now - self._pinged_at > limits.answer_seconds:
-                raise Disconnect(CloseCode.NO_HEARTBEAT, "no answer to ping")
-        elif now >= self._ping_at:
-            self._pinged_at, self._ping_at = now, self._next_ping()
-            self.write(control_frame("ping", t=int(time.time() * 1000)))
-
-    def _look_at_expiry(self) -> None:
-        expires_at = self.principal.expires_at if self.principal else None
-        if expires_at is None:
-            return
-        left = expires_at - time.time()
-        if left <= 0:
-            raise Disconnect(CloseCode.TOKEN_EXPIRED, "the token expired")
-        if self._expiry_notice_at is not None and time.time() >= self._expiry_notice_at:
-            self._expiry_notice_at = None
-            self.notify("token_expiring", int(left * 1000))
-
-    def _look_at_progress(self, now: float) -> None:
-        flushed = self._transport.flushed
-        if not self._transport.buffered or flushed != self._flushed:
-            self._flushed, self._flushed_at = flushed, now
-        elif now - self._flushed_at > self._limits.stuck_seconds:
-            raise Disconnect(CloseCode.STUCK, "nothing was read for too long")
-
-    def _next_ping(self) -> float:
-        jitter = self._limits.heartbeat_jitter
-        spread = random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - only spreads load
-        return self._now + self._limits.heartbeat_seconds * spread
 
     async def _guard(self, work: Awaitable[None]) -> None:
         try:

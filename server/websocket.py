@@ -36,7 +36,8 @@ from server.handshake import (
     read_offer,
 )
 from server.hub import Hub
-from server.peer import Authenticate, Peer, PeerLimits
+from server.liveness import PeerLimits
+from server.peer import Authenticate, Peer
 from server.peers import Peers
 from server.problems import PROBLEM_JSON, MethodNotAllowed, build_problem
 from server.websocket_protocol import StrictProtocol

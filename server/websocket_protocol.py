@@ -18,6 +18,7 @@ from tornado.iostream import SSLIOStream, StreamBufferFullError, StreamClosedErr
 from tornado.util import _websocket_mask
 from tornado.websocket import WebSocketProtocol13
 
+from server.allowance import Allowance
 from server.closing import CloseCode, Disconnect, shorten_reason
 
 LINGER_SECONDS: Final = 2.0
@@ -49,8 +50,8 @@ class StrictProtocol(WebSocketProtocol13):
         self._texts: TextHandler = handler
         self._fragments: bytearray | None = None
         self._fragments_opcode = 0
-        self._allowance = float(WIRE_FRAMES_BURST)
-        self._charged_at = asyncio.get_running_loop().time()
+        self._clock = asyncio.get_running_loop().time
+        self._allowance = Allowance(WIRE_FRAMES_PER_SECOND, WIRE_FRAMES_BURST, self._clock())
 
     async def _receive_frame(self) -> None:
         try:
@@ -77,7 +78,8 @@ class StrictProtocol(WebSocketProtocol13):
 
     async def _receive_legal_frame(self) -> None:
         first, second = await self._read_bytes(2)
-        self._charge()
+        if not self._allowance.take(self._clock()):
+            raise Disconnect(CloseCode.CREDENTIALS_REFUSED, "far too many frames")
         opcode, is_final = first & self.OPCODE_MASK, bool(first & self.FIN)
         size = second & 0x7F
         _check_header(first, second, self.RSV_MASK, self._fragments is not None)
@@ -123,14 +125,6 @@ class StrictProtocol(WebSocketProtocol13):
             # The bytes go on as they are: JSON is decoded from bytes.
             return self._run_callback(self._texts.on_text, data)
         return super()._handle_message(opcode, data)
-
-    def _charge(self) -> None:
-        now = asyncio.get_running_loop().time()
-        earned = (now - self._charged_at) * WIRE_FRAMES_PER_SECOND
-        self._allowance = min(WIRE_FRAMES_BURST, self._allowance + earned) - 1.0
-        self._charged_at = now
-        if self._allowance < 0:
-            raise Disconnect(CloseCode.CREDENTIALS_REFUSED, "far too many frames")
 
 
 def _check_header(first: int, second: int, reserved: int, is_fragmented: bool) -> None:  # noqa: FBT001

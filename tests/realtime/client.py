@@ -1,7 +1,7 @@
 """A WebSocket client that judges: every frame of the server must be as `asyncapi.yaml` has it.
 
-The judge is not the server's own: python-jsonschema reads the two files by itself. It also closes the schemas that the contract
-leaves open for the future, and `seq` must grow strictly.
+The judge is not the server's own: python-jsonschema reads the two files by itself. It also closes
+the schemas that the contract leaves open for the future, and `seq` must grow strictly.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped] # it ships no types
 import yaml
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT7
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -39,7 +39,8 @@ def documents() -> dict[str, Any]:
 def registry() -> Registry[Any]:
     """What the `$ref`s of the contracts resolve to."""
     return Registry().with_resources(
-        (f"http://contract/{name}", Resource(document, DRAFT7)) for name, document in documents().items()
+        (f"http://contract/{name}", DRAFT7.create_resource(document))
+        for name, document in documents().items()
     )
 
 
@@ -70,7 +71,7 @@ def messages_of(channel: str, action: str) -> set[str]:
 
 
 def known_fields(message: str) -> set[str]:
-    """The fields that the contract names; a server that sends others sends what nobody was told of."""
+    """The fields that the contract names; of others nobody was told."""
     payload = documents()["asyncapi.yaml"]["components"]["messages"][message]["payload"]
     fields: set[str] = set()
     for part in payload.get("allOf", [payload]):
@@ -159,7 +160,13 @@ async def open_socket(
     headers = dict(options.pop("additional_headers", {}))
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    settings = {"compression": None, "close_timeout": 0.5, "ping_interval": None, "proxy": None, "max_size": None}
+    settings = {
+        "compression": None,
+        "close_timeout": 0.5,
+        "ping_interval": None,
+        "proxy": None,
+        "max_size": None,
+    }
     async with connect(
         url.replace("http", "ws", 1) + path, additional_headers=headers, **settings | options
     ) as socket:

@@ -24,7 +24,11 @@ AGENT = "agt_1"
 
 def principal(role: Role = Role.USER, **fields: Any) -> Principal:
     """A principal with all permissions of its role."""
-    given = {"principal_id": f"usr_{role}", "name": role.value, "permissions": ROLE_PERMISSIONS[role]}
+    given = {
+        "principal_id": f"usr_{role}",
+        "name": role.value,
+        "permissions": ROLE_PERMISSIONS[role],
+    }
     return Principal(role=role, **given | fields)
 
 
@@ -51,9 +55,19 @@ def event(seq: int, event_type: str = "task.created", **fields: Any) -> Event:
     noun = event_type.partition(".")[0]
     subject = str(fields.get(f"{noun}_id", f"{noun}_{seq}")) if noun != "log" else "log"
     common = {"version": 1, "labels": {}, "created_at": NOW, "updated_at": NOW, "name": "x"}
-    task = {"task_id": subject, "priority": "medium", "status": "queued", "owner": "usr_user"}
+    task: dict[str, Any] = {
+        "task_id": subject,
+        "priority": "medium",
+        "status": "queued",
+        "owner": "usr_user",
+    }
     task |= {"attempt": 0, "max_attempts": 3, "dependencies": [], "required_capabilities": []}
-    agent = {"agent_id": subject, "agent_type": "worker", "capabilities": [], "slots": 1}
+    agent: dict[str, Any] = {
+        "agent_id": subject,
+        "agent_type": "worker",
+        "capabilities": [],
+        "slots": 1,
+    }
     agent |= {"status": "idle", "desired_state": "active"}
     data: dict[str, Any] = {"task": task | common, "agent": agent | common}.get(noun, {})
     return Event(seq, f"{subject}:{seq}", event_type, subject, NOW, data | fields)
@@ -126,8 +140,11 @@ class FakeAgents:
         """Apply what an announcement changes."""
         change = decide(await self.get(agent_id))
         if change is not None:
-            known = ("capabilities", "slots")
-            spec = {name: value for name, value in change.fields.items() if name in known}
+            spec: dict[str, Any] = {}
+            if "capabilities" in change.fields:
+                spec["capabilities"] = tuple(change.fields["capabilities"])
+            if "slots" in change.fields:
+                spec["slots"] = change.fields["slots"]
             version = change.fields.get("agent_version", self.agent.agent_version)
             self.agent = replace(
                 self.agent,

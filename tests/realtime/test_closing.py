@@ -297,9 +297,7 @@ async def test_an_illegal_close_code_is_answered_with_1002(node: RealtimeNode, c
         (b"\x81\xff\0\0\0\0\0\x10\0\0\0\0\0\0", 1009),
     ],
 )
-async def test_violations_of_rfc_6455_have_codes(
-    node: RealtimeNode, raw: bytes, code: int
-) -> None:
+async def test_violations_of_rfc_6455_have_codes(node: RealtimeNode, raw: bytes, code: int) -> None:
     """Reserved bits, no mask, unknown opcode, broken fragments, broken UTF-8, far too long."""
     async with node.open() as socket:
         socket.socket.transport.write(raw)

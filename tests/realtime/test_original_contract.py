@@ -15,7 +15,7 @@ async def test_ping_is_answered_by_pong_as_the_first_frame(node: RealtimeNode) -
 
 
 async def test_subscribe_is_answered_and_the_event_arrives(node: RealtimeNode) -> None:
-    """Subscribing to task.completed gives `subscribed` with the same list, then the event with type and data."""
+    """`subscribed` has the same list; then the event comes with type and data."""
     async with node.open("/ws?token=user", token=None) as socket:
         await socket.send("subscribe", events=["task.completed"])
         answer = await socket.receive()
@@ -49,9 +49,7 @@ async def test_unsubscribe_is_answered_and_nothing_of_it_follows(node: RealtimeN
 
 
 @pytest.mark.parametrize("token", ["bad", "", "x" * 9000])
-async def test_a_bad_token_is_accepted_and_closed_with_1008(
-    node: RealtimeNode, token: str
-) -> None:
+async def test_a_bad_token_is_accepted_and_closed_with_1008(node: RealtimeNode, token: str) -> None:
     """A browser can read a close code, but not the status of a failed handshake."""
     async with node.open(f"/ws?token={token}", token=None) as socket:
         assert await socket.close_code() == 1008

@@ -16,7 +16,7 @@ PADDING = "x" * 4000
 
 @asynccontextmanager
 async def stalled(node: RealtimeNode) -> AsyncIterator[tuple[Any, Connection]]:
-    """A subscribed connection through small kernel buffers, whose client reads only when told to."""
+    """A subscribed connection through small kernel buffers, whose client does not read yet."""
     host, _, port = node.url.removeprefix("http://").partition(":")
     raw = sockets.socket()
     raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
@@ -34,7 +34,7 @@ async def stalled(node: RealtimeNode) -> AsyncIterator[tuple[Any, Connection]]:
 
 
 async def test_a_stalled_reader_is_bounded_and_catches_up(node: RealtimeNode) -> None:
-    """8 MB are published to a peer that reads nothing; it costs under 256 KiB, and later gets them all."""
+    """8 MB for a peer that reads nothing cost under 256 KiB, and later it gets them all."""
     async with stalled(node) as (client, peer):
         most = 0
         for _ in range(2000):
