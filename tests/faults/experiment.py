@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from server.data_directory import DataDirectory
@@ -23,6 +27,8 @@ SETTINGS = {
     "AGENT_TIMEOUT_SECONDS": "5",
     "RATE_LIMIT_ENABLED": "false",
 }
+IN_START = 3
+"""Which kill of five is followed by another one during the start."""
 log = logging.getLogger(__name__)
 
 
@@ -99,17 +105,37 @@ def mongod_pid(server: ServerProcess) -> int:
     return int((server.data.mongo_path / "db" / "mongod.lock").read_text())
 
 
+def kill_in_start(server: ServerProcess, after_seconds: float) -> None:
+    """Start the server and SIGKILL it so long after, listening or not."""
+    pids: list[int] = []
+
+    def strike() -> None:
+        pids.append(server.pid)
+        os.kill(server.pid, signal.SIGKILL)
+
+    timer = threading.Timer(after_seconds, strike)
+    timer.start()
+    # It says that the server ended before it listened: so it should.
+    with suppress(AssertionError):
+        server.start()
+    timer.join()
+    assert pids, "the server ended by itself"
+    server.kill()
+
+
 def kills(
     server: ServerProcess, times: int, *, longest_seconds: float = 3.0
 ) -> Callable[[random.Random], list[float]]:
-    """SIGKILL so often, each at a random moment after the start, each followed by a start."""
+    """SIGKILL so often, at random moments: while it runs, and now and then while it starts."""
 
     def happen(chance: random.Random) -> list[float]:
         restarts = []
-        for _ in range(times):
+        for number in range(times):
             # The moment of the fault is the experiment: the one thing that is not waited for.
             time.sleep(chance.uniform(0.0, longest_seconds))
             server.kill()
+            if number % 5 == IN_START:
+                kill_in_start(server, chance.uniform(0.3, 2.0))
             began = time.monotonic()
             server.start()
             restarts.append(time.monotonic() - began)

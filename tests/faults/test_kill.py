@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
+import httpx
 import pytest
 
-from tests.faults.experiment import Verdict, kills, run
+from tests.faults.experiment import Verdict, kill_in_start, kills, run
 from tests.faults.history import Outcome
 from tests.servers import ServerProcess
 
@@ -21,6 +24,22 @@ def judge(verdict: Verdict) -> None:
 def test_kill_five_times_loses_nothing(server: ServerProcess) -> None:
     """Five kills at random moments: every accepted task ends once, with its whole history."""
     judge(run(server, kills(server, 5), seed=1))
+
+
+@pytest.mark.parametrize("seed", range(11, 13))
+def test_kill_in_the_first_start_leaves_a_directory_that_starts(
+    server: ServerProcess, seed: int
+) -> None:
+    """Killed at random moments before it ever listened, it comes up with a key that works."""
+    chance = random.Random(seed)
+    for _ in range(3):
+        kill_in_start(server, chance.uniform(0.3, 1.8))
+    url = server.start()
+    bearer = {"Authorization": f"Bearer {server.data.find_operator_key()}"}
+    task = httpx.post(f"{url}/api/v1/tasks", headers=bearer, json={"name": "first"})
+    assert task.status_code == 200, task.text
+    me = httpx.get(f"{url}/api/v1/auth/me", headers=bearer)
+    assert me.json()["role"] == "admin"
 
 
 @pytest.mark.soak
