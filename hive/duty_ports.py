@@ -126,13 +126,17 @@ class ChangeFeed(Protocol):
         Entering raises HistoryLost when the token is too old.
         """
 
-    def unrecorded(self) -> AsyncIterator[Recorded]:
-        """The last event of every resource whose version is newer than its last one in the log."""
+    def unrecorded(self, at: Mapping[str, Any]) -> AsyncIterator[Recorded]:
+        """The last event of every resource whose version is newer than its last one in the log.
+
+        The resources are read as they were at the token of a stream that has just been opened, so
+        that nothing is told twice, skipped or told after what followed it.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class LogTail:
-    """The end of the log. `token` is that of the newest event that has one."""
+    """The end of the log. `token` is that of the newest event, if it has one."""
 
     seq: int
     token: Mapping[str, Any] | None
@@ -145,13 +149,14 @@ class LogWriter(Protocol):
         """The end of the log as a majority has it."""
 
     async def append(self, after: int, entries: Sequence[Recorded]) -> Sequence[Event]:
-        """Append in order, with `seq` from `after` + 1.
+        """Append in order, with `seq` from `after` + 1; what was appended.
 
-        Raises SeqTaken when another one has written there.
+        Entries that are in the log already are passed over. Raises SeqTaken when another one has
+        written there.
         """
 
-    async def trim(self, older_than_days: float) -> int:
-        """Take old events away, never the newest one; the number taken."""
+    async def trim(self, older_than_days: float, *, at_most: int) -> int:
+        """Take the oldest events away, never the newest one, and never leaving a hole; how many."""
 
 
 class HistoryLost(Exception):
@@ -159,7 +164,7 @@ class HistoryLost(Exception):
 
 
 class SeqTaken(Exception):
-    """Another recorder wrote this `seq`, or an event with this identifier is in the log."""
+    """Another recorder wrote this `seq`."""
 
 
 class Leadership(Protocol):

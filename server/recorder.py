@@ -7,7 +7,7 @@ stopped.
 2. Open the change stream there. In a new database there is no token, and an outage may have
 outlived the oplog: then
    open it now, append `log.reset` (not in a new database), and record the last event of every
-   resource that has a newer version than its last one in the log.
+   resource that, when the stream began, had a newer version than its last one in the log.
 3. Append each batch behind the last `seq`, then publish it. The write is majority-committed before
 anybody hears of it.
 4. Now and then save the stream's own token as a checkpoint: quiet times must not outlive the oplog.
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +39,7 @@ from hive.events import Event, check_type
 DUTY = "recorder"
 CHECKPOINT_SECONDS = 5.0
 TRIM_SECONDS = 600.0
+TRIM_EVENTS = 5000
 RECONCILE_BATCH = 500
 log = structlog.get_logger(__name__)
 Token = Mapping[str, Any]
@@ -83,12 +85,13 @@ class Recorder:
         except HistoryLost:
             log.exception("recorder.history_lost", seq=self._seq)
         async with self._feed.open(None) as stream:
-            await self._reconcile(is_new=token is None, lost=token)
+            await self._reconcile(stream, lost=token)
             await self._save(stream, term)
             await self._follow(stream, term)
 
     async def _follow(self, stream: ChangeStream, term: int) -> None:
-        saved_at = trimmed_at = time.monotonic()
+        saved_at = time.monotonic()
+        trimmed_at = float("-inf")
         while True:
             batch = await stream.next_batch()
             self.last_turn = now = time.monotonic()
@@ -99,14 +102,16 @@ class Recorder:
                 if not await self._save(stream, term):
                     return
             if now - trimmed_at >= TRIM_SECONDS:
-                trimmed_at = now
-                trimmed = await self._writer.trim(self._retention_days)
-                log.info("recorder.trimmed", events=trimmed)
+                # In small steps, so that nobody waits for an event because old ones go.
+                trimmed = await self._writer.trim(self._retention_days, at_most=TRIM_EVENTS)
+                if trimmed < TRIM_EVENTS:
+                    trimmed_at = now
 
     async def _append(self, batch: Sequence[Recorded]) -> None:
         events = await self._writer.append(self._seq, batch)
-        self._seq = events[-1].seq
-        self._publish(events)
+        if events:
+            self._seq = events[-1].seq
+            self._publish(events)
 
     async def _save(self, stream: ChangeStream, term: int) -> bool:
         if stream.token is None:
@@ -115,13 +120,15 @@ class Recorder:
             DUTY, self._node_id, term, {"token": stream.token}
         )
 
-    async def _reconcile(self, *, is_new: bool, lost: Token | None) -> None:
+    async def _reconcile(self, stream: ChangeStream, *, lost: Token | None) -> None:
+        if stream.token is None:
+            raise AssertionError("a stream without a position")
         # These entries keep the lost token: a kill before the next checkpoint begins here again.
-        if not is_new:
+        if lost is not None:
             await self._append([_reset_entry(self._seq + 1, lost)])
         batch: list[Recorded] = []
-        async for entry in self._feed.unrecorded():
-            batch.append(entry)
+        async for entry in self._feed.unrecorded(stream.token):
+            batch.append(replace(entry, token=lost))
             if len(batch) == RECONCILE_BATCH:
                 await self._append(batch)
                 batch = []

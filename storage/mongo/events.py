@@ -40,19 +40,21 @@ class MongoEventLog:
         self, wanted: EventFilter, *, after: int, limit: int, newest_first: bool = False
     ) -> Sequence[Event]:
         query: Document = {}
-        if newest_first:
-            if after:
-                query["_id"] = {"$lt": after}
-        else:
+        if not newest_first:
             query["_id"] = {"$gt": after}
-            await self._require_kept(after)
+        elif after:
+            query["_id"] = {"$lt": after}
         if wanted.subject is not None:
             query["subject"] = {"$eq": wanted.subject}
         if wanted.pattern is not None and wanted.pattern != "*":
             query["type"] = _type_query(wanted.pattern)
         direction = DESCENDING if newest_first else ASCENDING
         cursor = self._events.find(query, _HIDDEN).sort("_id", direction).limit(limit)
-        return [_read(document) async for document in cursor]
+        found = [_read(document) async for document in cursor]
+        if not newest_first:
+            # Asked last: what retention took while we read must not be passed over in silence.
+            await self._require_kept(after)
+        return found
 
     @guarded
     async def tail(self) -> int:
@@ -78,26 +80,34 @@ class MongoEventLog:
 
     @guarded
     async def append(self, after: int, entries: Sequence[Recorded]) -> Sequence[Event]:
-        documents = [_document(seq, entry) for seq, entry in enumerate(entries, start=after + 1)]
-        try:
-            await self._events.insert_many(documents, ordered=True)
-        except BulkWriteError as error:
-            failures = error.details.get("writeErrors") or [{}]
-            if failures[0].get("code") == DUPLICATE_KEY:
-                raise SeqTaken from error
-            raise
-        return [_read(document) for document in documents]
+        written: list[Document] = []
+        left = list(entries)
+        while left:
+            start = after + len(written) + 1
+            documents = [_document(seq, entry) for seq, entry in enumerate(left, start)]
+            try:
+                await self._events.insert_many(documents, ordered=True)
+            except BulkWriteError as error:
+                failed = _known_entry(error)
+                written += documents[:failed]
+                left = left[failed + 1 :]
+            else:
+                written += documents
+                break
+        return [_read(document) for document in written]
 
     @guarded
-    async def trim(self, older_than_days: float) -> int:
-        newest = await self._end(DESCENDING)
+    async def trim(self, older_than_days: float, *, at_most: int) -> int:
+        bound = min(await self._end(DESCENDING), await self._end(ASCENDING) + at_most)
         limit = {"$subtract": ["$$NOW", round(older_than_days * 86_400_000)]}
         young = await self._events.find_one(
-            {"$expr": {"$gte": ["$time", limit]}}, {"_id": True}, sort=[("_id", ASCENDING)]
+            {"_id": {"$lt": bound}, "$expr": {"$gte": ["$time", limit]}},
+            {"_id": True},
+            sort=[("_id", ASCENDING)],
         )
         # By `seq`, up to the first young one: what is left has no hole.
-        bound = min(newest, young["_id"]) if young else newest
-        return (await self._events.delete_many({"_id": {"$lt": bound}})).deleted_count
+        first_kept = young["_id"] if young else bound
+        return (await self._events.delete_many({"_id": {"$lt": first_kept}})).deleted_count
 
     async def _require_kept(self, after: int) -> None:
         if after <= 0:
@@ -111,6 +121,20 @@ class MongoEventLog:
     async def _end(self, direction: int) -> int:
         found = await self._events.find_one({}, {"_id": True}, sort=[("_id", direction)])
         return found["_id"] if found else 0
+
+
+def _known_entry(error: BulkWriteError) -> int:
+    """The index of an entry that is in the log already.
+
+    Raises SeqTaken when it is the place that is taken, and other errors as they are.
+    """
+    failures = error.details.get("writeErrors") or [{}]
+    if failures[0].get("code") != DUPLICATE_KEY:
+        raise error
+    if "id" not in failures[0].get("keyPattern", {}):
+        raise SeqTaken from error
+    index: int = failures[0]["index"]
+    return index
 
 
 def _type_query(pattern: str) -> Mapping[str, Any]:

@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from bson.timestamp import Timestamp
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import OperationFailure
 
 from hive.duty_ports import HistoryLost, Recorded
+from hive.errors import Unavailable
 from storage.mongo.client import STREAM_WAIT_MS, Database, Document, guarded
 
 COLLECTIONS = ("agents", "tasks")
@@ -22,6 +24,9 @@ BATCH = 1000
 RECONCILE_BATCH = 500
 HISTORY_LOST_CODES = frozenset({136, 222, 260, 280, 286})
 """CappedPositionLost, CloseChangeStream, InvalidResumeToken, and the fatal ones."""
+BAD_TOKEN_CODES = frozenset({9, 15, 40647, 40648, 40649, 50811})
+"""What the server says to a token that is none of its own: FailedToParse, Overflow ..."""
+CURSOR_NOT_FOUND = 43
 
 _EVENT_OF_UPDATE = {
     "$filter": {
@@ -106,10 +111,14 @@ class MongoChangeStream:
                 command, session=self._session, codec_options=self._database.codec_options
             )
         except OperationFailure as error:
-            if error.code in HISTORY_LOST_CODES or error.has_error_label(
-                "NonResumableChangeStreamError"
-            ):
+            lost = error.code in HISTORY_LOST_CODES or (
+                error.code in BAD_TOKEN_CODES and "aggregate" in command
+            )
+            if lost or error.has_error_label("NonResumableChangeStreamError"):
                 raise HistoryLost(str(error)[:500]) from error
+            if error.code == CURSOR_NOT_FOUND:
+                # The server was started again: it knows the token, but not the cursor.
+                raise Unavailable(store="mongodb", cause=str(error)[:500]) from error
             raise
         cursor: Mapping[str, Any] = reply["cursor"]
         return cursor
@@ -132,19 +141,34 @@ class MongoChangeFeed:
             finally:
                 await _quietly(stream)
 
-    async def unrecorded(self) -> AsyncIterator[Recorded]:
+    async def unrecorded(self, at: Mapping[str, Any]) -> AsyncIterator[Recorded]:
+        before = _time_before(at)
         for name in COLLECTIONS:
-            batch: list[Document] = []
-            found = self._database[name].find({}, {"event": True, "version": True}).sort("_id", 1)
-            async for document in found:
-                batch.append(document)
-                if len(batch) == RECONCILE_BATCH:
-                    for recorded in await self._newer(batch):
-                        yield recorded
-                    batch = []
-            for recorded in await self._newer(batch):
-                yield recorded
+            last_id: str | None = None
+            while page := await self._page(name, last_id, before):
+                for recorded in await self._newer(page):
+                    yield recorded
+                last_id = page[-1]["_id"]
 
+    @guarded
+    async def _page(self, name: str, last_id: str | None, at: Timestamp) -> Sequence[Document]:
+        reply = await self._database.command(
+            {
+                "find": name,
+                "filter": {} if last_id is None else {"_id": {"$gt": last_id}},
+                "projection": {"event": True, "version": True},
+                "sort": {"_id": 1},
+                "limit": RECONCILE_BATCH,
+                "batchSize": RECONCILE_BATCH,
+                "singleBatch": True,
+                "readConcern": {"level": "snapshot", "atClusterTime": at},
+            },
+            codec_options=self._database.codec_options,
+        )
+        page: Sequence[Document] = reply["cursor"]["firstBatch"]
+        return page
+
+    @guarded
     async def _newer(self, documents: Sequence[Document]) -> list[Recorded]:
         subjects = [document["_id"] for document in documents]
         cursor = await self._database["events"].aggregate(
@@ -159,6 +183,13 @@ class MongoChangeFeed:
             for document in documents
             if document["version"] > known.get(document["_id"], 0)
         ]
+
+
+def _time_before(token: Mapping[str, Any]) -> Timestamp:
+    """The last cluster time before the token: `_data` is 82, then seconds and counter in hex."""
+    data = str(token["_data"])
+    seconds, counter = int(data[2:10], 16), int(data[10:18], 16)
+    return Timestamp(seconds, counter - 1) if counter else Timestamp(seconds - 1, 0xFFFFFFFF)
 
 
 async def _quietly(stream: MongoChangeStream) -> None:
