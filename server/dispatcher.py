@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -27,6 +27,7 @@ from hive.leases import LeaseProof, NewLease
 from hive.ports import Agents, Identifiers, Tasks
 from hive.task_spec import can_run, capability_key
 from hive.tasks import Task, TaskStatus
+from server.cancelling import cancel_and_wait
 
 LOOK_AGAIN_SECONDS = 5.0
 KEYS_FRESH_SECONDS = 1.0
@@ -42,6 +43,10 @@ class _Waiter:
     granted: asyncio.Future[list[Task]] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    is_ready: bool = False
+    """Its own try is over: it may be fed."""
+    was_passed: bool = False
+    """The claimer came by before it was ready."""
 
 
 class NodeDispatcher:
@@ -65,8 +70,10 @@ class NodeDispatcher:
         self._wake = asyncio.Event()
         self._claimer: asyncio.Task[None] | None = None
         # Claims of one agent go one by one: they would only race for its slots.
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._returning: set[asyncio.Task[None]] = set()
         self._keys: set[str] = set()
+        self._new_keys: set[str] = set()
         self._keys_read_at = float("-inf")
 
     def start(self) -> None:
@@ -78,10 +85,8 @@ class NodeDispatcher:
         for waiter in self._waiters:
             if not waiter.granted.done():
                 waiter.granted.set_result([])
-        if self._claimer is not None:
-            self._claimer.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._claimer
+        await cancel_and_wait(self._claimer)
+        await asyncio.gather(*self._returning)
 
     async def claim(self, agent_id: str, *, max_leases: int, wait_seconds: float) -> Sequence[Task]:
         """As the port says. Raises AgentNotFound."""
@@ -89,20 +94,25 @@ class NodeDispatcher:
         if wait_seconds > 0:
             self._waiters.append(waiter)
         try:
-            leased = await self._serve(agent_id, max_leases)
+            leased = await self._try(agent_id, max_leases)
             if leased or wait_seconds <= 0:
                 return leased
-            self._wake.set()
-            with suppress(TimeoutError):
-                return await asyncio.wait_for(asyncio.shield(waiter.granted), wait_seconds)
-            return []
+            waiter.is_ready = True
+            if waiter.was_passed:
+                self._wake.set()
+            await asyncio.wait({waiter.granted}, timeout=wait_seconds)
+            return waiter.granted.result() if waiter.granted.done() else []
+        except asyncio.CancelledError:
+            if waiter.granted.done():
+                self._return_soon(waiter.granted)
+            raise
         finally:
             self._leave(waiter)
 
     def committed(self, task: Task, event_type: str) -> None:
         """Called at each commit of a task on this node."""
         if task.status is TaskStatus.QUEUED:
-            self._keys.add(capability_key(task.spec.required_capabilities))
+            self._add_key(task.spec.required_capabilities)
         if task.status is TaskStatus.QUEUED or (task.lease is None and event_type != "task.log"):
             self._wake.set()
 
@@ -110,11 +120,33 @@ class NodeDispatcher:
         """Take events of the hub: other nodes queue tasks and resume agents, too."""
         for event in events:
             if event.type.startswith("task.") and event.data.get("status") == TaskStatus.QUEUED:
-                required = tuple(event.data.get("required_capabilities", ()))
-                self._keys.add(capability_key(required))
+                self._add_key(tuple(event.data.get("required_capabilities", ())))
                 self._wake.set()
             elif event.type == "agent.status_changed":
                 self._wake.set()
+
+    def _add_key(self, required_capabilities: tuple[str, ...]) -> None:
+        key = capability_key(required_capabilities)
+        self._keys.add(key)
+        self._new_keys.add(key)
+
+    async def _try(self, agent_id: str, max_leases: int) -> list[Task]:
+        """Lease now. Who leaves meanwhile gives back what was leased for them."""
+        serving = asyncio.ensure_future(self._serve(agent_id, max_leases))
+        try:
+            return await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            self._return_soon(serving)
+            raise
+
+    def _return_soon(self, leasing: asyncio.Future[list[Task]]) -> None:
+        async def give_back() -> None:
+            with suppress(HiveError):
+                await self._give_back(await leasing)
+
+        returning = asyncio.create_task(give_back(), name="give-back")
+        self._returning.add(returning)
+        returning.add_done_callback(self._returning.discard)
 
     def _leave(self, waiter: _Waiter) -> None:
         with suppress(ValueError):
@@ -130,19 +162,21 @@ class NodeDispatcher:
             for waiter in list(self._waiters):
                 if waiter.granted.done():
                     continue
+                if not waiter.is_ready:
+                    waiter.was_passed = True
+                    continue
                 try:
                     leased = await self._serve(waiter.agent_id, waiter.max_leases)
+                    if leased and not self._answer(waiter, leased):
+                        await self._give_back(leased)
                 except AgentNotFound:
-                    leased = []
-                    self._answer(waiter, leased)
+                    self._answer(waiter, [])
                 except HiveError as error:
                     log.warning("dispatcher.failed", cause=str(error))
                     break
                 except Exception:
                     log.exception("dispatcher.failed")
                     break
-                if leased and not self._answer(waiter, leased):
-                    await self._give_back(leased)
 
     def _answer(self, waiter: _Waiter, leased: list[Task]) -> bool:
         if waiter.granted.done():
@@ -164,13 +198,8 @@ class NodeDispatcher:
             )
 
     async def _serve(self, agent_id: str, max_leases: int) -> list[Task]:
-        lock = self._locks[agent_id]
-        try:
-            async with lock:
-                return await self._lease(await self._agents.get(agent_id), max_leases)
-        finally:
-            if not lock.locked() and not any(w.agent_id == agent_id for w in self._waiters):
-                self._locks.pop(agent_id, None)
+        async with self._locks.setdefault(agent_id, asyncio.Lock()):
+            return await self._lease(await self._agents.get(agent_id), max_leases)
 
     async def _lease(self, agent: Agent, max_leases: int) -> list[Task]:
         if not agent.takes_work:
@@ -193,7 +222,9 @@ class NodeDispatcher:
                     leased.append(task)
             except SlotTaken:
                 continue
-            break
+            return leased
+        # Others were faster each time, and there may be more for this one.
+        self._wake.set()
         return leased
 
     async def _claim_one(self, agent_id: str, slot: int, keys: Sequence[str]) -> Task | None:
@@ -223,5 +254,8 @@ class NodeDispatcher:
         now = time.monotonic()
         if now - self._keys_read_at > KEYS_FRESH_SECONDS:
             self._keys_read_at = now
-            self._keys = set(await self._queue.queued_keys())
+            # What becomes queued while we ask may be too late for the answer.
+            self._new_keys = set()
+            queued = await self._queue.queued_keys()
+            self._keys = self._new_keys.union(queued)
         return tuple(self._keys)
