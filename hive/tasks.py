@@ -372,7 +372,11 @@ def _lease_over(held: TaskLease) -> dict[str, Any]:
         "lease": ABSENT,
         # The event of this change carries the count of the log.
         "logs_held": ABSENT,
-        "spent_leases": Append("spent_leases", held.lease_id, SPENT_LEASES_KEPT),
+        "spent_leases": Append(
+            "spent_leases",
+            {"lease_id": held.lease_id, "agent_id": held.agent_id},
+            SPENT_LEASES_KEPT,
+        ),
     }
 
 

@@ -18,6 +18,7 @@ import structlog
 
 from hive.duty_ports import Leadership
 from hive.errors import Unavailable
+from server.cancelling import cancel_and_wait
 
 LEASE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
@@ -58,9 +59,7 @@ class Duty:
         if self._task is None:
             return
         term = self._term
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await cancel_and_wait(self._task)
         self._task = None
         if term is not None:
             with suppress(Unavailable):
@@ -90,13 +89,11 @@ class Duty:
         try:
             await asyncio.wait({work, renewal}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (work, renewal):
-                task.cancel()
-            outcomes = await asyncio.gather(work, renewal, return_exceptions=True)
+            await cancel_and_wait(work, renewal)
         log.info("duty.ended", duty=self.name, term=term)
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+        for task in (work, renewal):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     async def _renew(self, term: int, ends_at: float) -> None:
         """Renew at each third of the lease; return when it is lost."""
@@ -104,12 +101,14 @@ class Duty:
             await asyncio.sleep(self._lease_seconds / 3)
             renewed_at = time.monotonic()
             try:
-                if not await self._leadership.renew(
-                    self.name, self._node_id, term, self._lease_seconds
-                ):
-                    return
+                # A store that hangs must not keep us at work behind the end of the lease.
+                async with asyncio.timeout(ends_at - renewed_at - self._lease_seconds / 6):
+                    if not await self._leadership.renew(
+                        self.name, self._node_id, term, self._lease_seconds
+                    ):
+                        return
                 ends_at = renewed_at + self._lease_seconds
-            except Unavailable:
+            except (Unavailable, TimeoutError):
                 # The store may come back in time; one more try must fit before the end.
                 if time.monotonic() + self._lease_seconds / 3 >= ends_at:
                     return

@@ -7,7 +7,6 @@ changes; many changes of an agent within a moment are one.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 
@@ -15,9 +14,10 @@ from hive import agents as machine
 from hive.agents import Agent
 from hive.changes import Actor
 from hive.duty_ports import Queue
-from hive.errors import AgentNotFound, HiveError
+from hive.errors import AgentNotFound, HiveError, Unavailable
 from hive.ports import Agents
 from hive.tasks import Task
+from server.cancelling import cancel_and_wait
 
 ACTOR = Actor("system:presence")
 MOMENT_SECONDS = 0.05
@@ -50,10 +50,7 @@ class NodePresence:
 
     async def stop(self) -> None:
         """End. What is stale then is worked out with the agent's next lease."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await cancel_and_wait(self._task)
 
     def committed(self, task: Task, event_type: str) -> None:
         """Called at each commit of a task on this node."""
@@ -83,6 +80,10 @@ class NodePresence:
                     await self.refresh(agent_id)
                 except AgentNotFound:
                     continue
+                except Unavailable:
+                    # Nobody else would look at this agent again before its next lease.
+                    self._stale.add(agent_id)
+                    self._wake.set()
                 except HiveError as error:
                     log.warning("presence.failed", agent_id=agent_id, cause=str(error))
                 except Exception:

@@ -7,7 +7,6 @@ behind (`release_pending`). Every step is idempotent, so two nodes may do the sa
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 
@@ -17,6 +16,7 @@ from hive.duty_ports import Sweeps
 from hive.errors import Unavailable
 from hive.ports import Tasks
 from hive.tasks import ENDED, Task, TaskStatus
+from server.cancelling import cancel_and_wait
 
 ACTOR = Actor("system:releaser")
 BATCH = 200
@@ -39,10 +39,7 @@ class Releaser:
 
     async def stop(self) -> None:
         """End; what is left is found by the reaper of another node, or after the restart."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await cancel_and_wait(self._task)
 
     def committed(self, task: Task, event_type: str) -> None:
         """Called at each commit of a task on this node."""
@@ -68,14 +65,28 @@ class Releaser:
             self._wake.clear()
             batch, self._ended = self._ended, {}
             try:
-                for task_id, status in batch.items():
-                    await self._release(task_id, status)
-                await self._sweeps.released(list(batch))
+                released = [
+                    task_id
+                    for task_id, status in batch.items()
+                    if await self._release_whole(task_id, status)
+                ]
+                await self._sweeps.released(released)
             except Unavailable as error:
                 # The marks are still there: the reaper brings them back.
                 log.warning("releaser.store_unavailable", cause=str(error), tasks=len(batch))
             except Exception:
                 log.exception("releaser.failed", tasks=list(batch)[:20])
+
+    async def _release_whole(self, task_id: str, status: TaskStatus) -> bool:
+        try:
+            await self._release(task_id, status)
+        except Unavailable:
+            raise
+        except Exception:
+            # One task that can't be told must not keep the others of its batch waiting.
+            log.exception("releaser.failed", task_id=task_id)
+            return False
+        return True
 
     async def _release(self, task_id: str, status: TaskStatus) -> None:
         while dependents := await self._sweeps.dependents_of(task_id, limit=BATCH):

@@ -5,6 +5,8 @@ A resource is one document. `save` is the only way in which a visible change is 
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +20,8 @@ from storage.mongo.client import Document, guarded
 
 R = TypeVar("R")
 ATTEMPTS = 32
+PAUSE_SECONDS = 0.001
+LONGEST_PAUSE_SECONDS = 0.05
 Committed = Callable[[Any, str], None]
 """Told of each change that this node made: the resource as it is now and the type of the event."""
 
@@ -99,7 +103,9 @@ class Resources(Generic[R]):
 
         None when `only_if`, looked at within the update, does not hold.
         """
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            if attempt > 1:
+                await _pause(attempt)
             resource, version = await self._load({**query, **self._alive})
             change = decide(resource)
             if change is None:
@@ -124,6 +130,12 @@ class Resources(Generic[R]):
         if document is None:
             raise self._missing()
         return self.read(document), document["version"]
+
+
+async def _pause(attempt: int) -> None:
+    # What won against us may not be readable yet: a majority has to have it first.
+    longest = min(PAUSE_SECONDS * 2.0**attempt, LONGEST_PAUSE_SECONDS)
+    await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311 - spreads those who contend
 
 
 def _id_of(resource: object, identifier: str) -> str:

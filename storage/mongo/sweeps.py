@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pymongo import ReturnDocument
+from pymongo import ASCENDING, ReturnDocument
 
 from hive.changes import NOW, Actor, Change, Without
 from hive.ports import DecideTask
@@ -33,7 +33,8 @@ class MongoSweeps:
 
     @guarded
     async def release_pending(self, *, limit: int) -> Sequence[tuple[str, TaskStatus]]:
-        found = self._tasks.find({"release_pending": True}, {"status": True}).limit(limit)
+        pending = self._tasks.find({"release_pending": True}, {"status": True})
+        found = pending.sort("ended_at", ASCENDING).limit(limit)
         return [(row["_id"], TaskStatus(row["status"])) async for row in found]
 
     @guarded

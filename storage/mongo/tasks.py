@@ -45,11 +45,11 @@ INDEXES = (
         unique=True,
         partialFilterExpression={"lease.lease_id": {"$exists": True}},
     ),
-    IndexModel([("spent_leases", ASCENDING)], name="spent_leases", sparse=True),
+    IndexModel([("spent_leases.lease_id", ASCENDING)], name="spent_lease_ids", sparse=True),
     IndexModel([("waiting_on", ASCENDING), ("_id", ASCENDING)], name="dependents"),
     IndexModel(
-        [("release_pending", ASCENDING)],
-        name="release_pending",
+        [("ended_at", ASCENDING)],
+        name="unreleased",
         partialFilterExpression={"release_pending": True},
     ),
     IndexModel([("owner", ASCENDING), ("_id", DESCENDING)], name="owner"),
@@ -232,21 +232,28 @@ class MongoTasks:
         """A query for the task that the lease belongs to or belonged to. Raises LeaseNotFound."""
         lease_id = {"$eq": proof.lease_id}
         found = await self.collection.find_one(
-            {"$or": [{"lease.lease_id": lease_id}, {"spent_leases": lease_id}]},
-            {"lease.lease_id": True, "agent_id": True},
+            {"$or": [{"lease.lease_id": lease_id}, {"spent_leases.lease_id": lease_id}]},
+            {
+                "lease.lease_id": True,
+                "lease.agent_id": True,
+                "spent_leases": {"$elemMatch": {"lease_id": lease_id}},
+            },
         )
         if found is None:
             raise LeaseNotFound
-        if agent_id is not None and found["agent_id"] != agent_id:
-            # The task went on to another agent, or the lease is somebody else's.
-            current = found.get("lease", {}).get("lease_id") == proof.lease_id
-            raise LeaseNotFound if current else LeaseLost(lease_id=proof.lease_id)
+        leases = [*found.get("spent_leases", ()), found.get("lease", {})]
+        holder = next(held["agent_id"] for held in leases if held["lease_id"] == proof.lease_id)
+        if agent_id is not None and holder != agent_id:
+            raise LeaseNotFound
         return {"_id": found["_id"]}
 
 
 def current(proof: LeaseProof, agent_id: str | None) -> Document:
     """A query for the task while the lease is current, and held by the agent if one is given."""
-    query: Document = {"lease.lease_id": {"$eq": proof.lease_id}, "lease.fence": proof.fence}
+    query: Document = {
+        "lease.lease_id": {"$eq": proof.lease_id},
+        "lease.fence": {"$eq": proof.fence},
+    }
     return query if agent_id is None else {**query, "lease.agent_id": agent_id}
 
 

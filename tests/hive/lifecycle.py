@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from hypothesis import strategies as st
@@ -57,6 +58,10 @@ class Told:
     fences: list[int] = field(default_factory=list)
     proofs: list[LeaseProof] = field(default_factory=list)
     ends: int = 0
+
+
+def _as_decided(verdict: Change, _: Task) -> Change:
+    return verdict
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -275,7 +280,7 @@ class Lifecycle(RuleBasedStateMachine):
                     self._saw(self.world.get(told.task.task_id))
                     self._decide(told, machine.unblock)
                 elif verdict is not None:
-                    self._decide(told, lambda _, verdict=verdict: verdict)
+                    self._decide(told, partial(_as_decided, verdict))
 
     @invariant()
     def every_task_is_whole(self) -> None:

@@ -124,7 +124,7 @@ def test_fail_with_attempts_left_schedules_the_next_one() -> None:
     assert change.fields["lease"] is ABSENT
     spent = change.fields["spent_leases"]
     assert isinstance(spent, Append)
-    assert spent.value == "lse_held"
+    assert spent.value == {"lease_id": "lse_held", "agent_id": "agt_1"}
     assert "attempt" not in change.fields
 
 
