@@ -13,6 +13,7 @@ from hive.errors import AgentNotFound, HiveError
 from hive.events import Event
 from hive.ports import Services
 from server.agent_link import AgentLink
+from server.cancelling import cancel_and_wait
 from server.closing import CloseCode
 from server.invocation import Invoker
 
@@ -117,9 +118,7 @@ class AgentLinks:
         self.prepare_stop()
         if self._work:
             _, pending = await asyncio.wait(self._work, timeout=seconds)
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await cancel_and_wait(*pending)
 
     async def _note_presence(self, agent_id: str) -> None:
         await self.settle_presence(agent_id)

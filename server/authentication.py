@@ -18,6 +18,7 @@ from hive.identity import ApiKey, PrincipalKind, Session, User, permissions_of, 
 from hive.identity_ports import IdentityStore
 from hive.permissions import Principal, Role
 from hive.secrets import API_KEY, fingerprint
+from server.cancelling import cancel_and_wait
 from server.revocations import Revocations
 from server.tokens import AccessTokens
 
@@ -71,10 +72,7 @@ class Authenticator:
 
     async def close(self) -> None:
         """End what is under way in the background."""
-        tasks = [*self._asking.values(), *self._touching.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*self._asking.values(), *self._touching.values())
 
     async def _by_access_token(self, bearer: str) -> Principal:
         claims = self._tokens.verify(bearer)

@@ -19,6 +19,7 @@ import structlog
 from hive.errors import HiveError, LogTrimmed
 from hive.events import Event
 from hive.ports import EventFilter, EventLog
+from server.cancelling import cancel_and_wait
 from server.ring import Entry, Ring
 
 RING_EVENTS: Final = 20_000
@@ -73,10 +74,7 @@ class Hub:
     async def stop(self) -> None:
         """End the background task. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancel_and_wait(task)
 
     def subscribe(self, listener: Listener) -> None:
         """Call back with all events, in order and without a hole. Listeners must not wait."""

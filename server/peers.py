@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from hive.permissions import Principal
+from server.cancelling import cancel_and_wait
 from server.closing import CloseCode, Disconnect
 from server.peer import Peer
 
@@ -48,10 +49,7 @@ class Peers:
         for peer in tuple(self._peers):
             peer.end(CloseCode.GOING_AWAY, "the server stops")
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancel_and_wait(task)
 
     async def drain(self, seconds: float) -> None:
         """Ask everybody to come back later, and wait up to `seconds` until they are gone."""

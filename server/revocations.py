@@ -8,13 +8,13 @@ the user's role changed or that the user was disabled.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
 
 from hive.errors import Unavailable
 from hive.identity_ports import IdentityStore
+from server.cancelling import cancel_and_wait
 
 POLL_SECONDS = 0.5
 # Longer than anything read before a change may still be believed.
@@ -44,10 +44,7 @@ class Revocations:
     async def stop(self) -> None:
         """End the background task. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancel_and_wait(task)
 
     def on_revoked(self, callback: Callable[[str], None]) -> None:
         """Call back with each subject, on the event loop; callbacks must not block.
