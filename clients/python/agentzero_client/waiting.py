@@ -102,6 +102,9 @@ class TaskEnds:
                             told.set()
         finally:
             self._live.clear()
+            # Nobody will be told any more: look, and go on by asking.
+            for told in set().union(*self._waiters.values()):
+                told.set()
             await watch.close()
 
 

@@ -28,6 +28,7 @@ from agentzero_client.backoff import Backoff
 from agentzero_client.client import AsyncClient
 from agentzero_client.errors import ConnectionFailedError, UnavailableError
 from agentzero_client.runtime.attachment import Attachment, Switchboard
+from agentzero_client.runtime.failures import AgentStoppedError
 from agentzero_client.runtime.handlers import Handlers
 from agentzero_client.runtime.identity import Announcement, Identity, find_identity, read_key
 from agentzero_client.runtime.worker import Worker
@@ -98,7 +99,6 @@ class Agent:
         self._trust_env = trust_env
         self._handlers = Handlers()
         self._stop: Callable[[], object] | None = None
-        self._stopped_early = False
 
     @property
     def capabilities(self) -> list[str]:
@@ -142,23 +142,18 @@ class Agent:
             (hurry if stop.is_set() else stop).set()
 
         self._stop = lambda: loop.call_soon_threadsafe(ask_to_stop)
-        if self._stopped_early:
-            stop.set()
         try:
             with _signals(loop, ask_to_stop if handle_signals else None):
                 return await self._serve(stop, hurry)
         finally:
             self._stop = None
-            self._stopped_early = False
 
     def stop(self) -> None:
         """Drain and end `serve` or `run`; a second time: without waiting for running tasks.
 
-        May be called from any thread.
+        May be called from any thread. Does nothing while the agent does not serve.
         """
-        if self._stop is None:
-            self._stopped_early = True
-        else:
+        if self._stop is not None:
             self._stop()
 
     async def _serve(self, stop: asyncio.Event, hurry: asyncio.Event) -> Ending:
@@ -196,22 +191,20 @@ class Agent:
             capabilities=self.capabilities,
             version=self._version,
         )
-        attached = asyncio.create_task(attachment.run(), name="agentzero attachment")
+        attached = attachment.start()
         asked = [asyncio.create_task(event.wait()) for event in (stop, worker.stop_requested)]
         try:
             await asyncio.wait({attached, *asked}, return_when=asyncio.FIRST_COMPLETED)
             turned_away = attached.done()
             _log.info("draining")
-            worker.is_draining = True
-            if not turned_away:
-                await attachment.announce()
-            await worker.drain(0.0 if turned_away else self._drain_seconds, hurry)
+            seconds = 0.0 if turned_away else self._drain_seconds
+            await worker.drain(seconds, hurry, attachment)
             if turned_away:
-                attached.result()
+                _tell_why(attached, identity)
         finally:
-            for task in (attached, *asked):
+            for task in asked:
                 task.cancel()
-            await asyncio.wait({attached, *asked})
+            await attachment.leave()
         return Ending.RESTART if worker.restart_requested else Ending.STOPPED
 
     async def _find_identity(self) -> Identity:
@@ -242,6 +235,16 @@ class Agent:
                 # An unanswered registration may have counted; the next one then says what to do.
                 _log.warning("waiting for the server: %s", error)
                 await asyncio.sleep(backoff.next_seconds())
+
+
+def _tell_why(attached: asyncio.Task[None], identity: Identity) -> None:
+    try:
+        attached.result()
+    except AgentStoppedError as error:
+        raise AgentStoppedError(
+            f"{error} It is {identity.agent_id}, by {identity.source}; without a valid key it has "
+            "to register again."
+        ) from error
 
 
 @contextmanager

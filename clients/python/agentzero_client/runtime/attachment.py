@@ -31,6 +31,7 @@ BACKOFF_CAP_SECONDS = 5.0
 STEADY_SECONDS = 5.0
 REPORT_SECONDS = 15.0
 ANNOUNCE_SECONDS = 3.0
+LEAVE_SECONDS = 3.0
 
 _log = logging.getLogger("agentzero.agent")
 
@@ -59,7 +60,7 @@ class Switchboard:
 
 
 class Attachment:
-    """Keeps the worker attached. `run` ends only by AgentStoppedError."""
+    """Keeps the worker attached. Its Station."""
 
     def __init__(
         self,
@@ -79,9 +80,27 @@ class Attachment:
         self._version = version
         self._polling = Polling(client, agent_id, worker)
         self._backoff = Backoff(cap_seconds=BACKOFF_CAP_SECONDS)
+        self._running: asyncio.Task[None] | None = None
+        self._leaving = False
 
-    async def run(self) -> None:
-        """Attach, and attach again, until the hive turns the agent away for good."""
+    def start(self) -> asyncio.Task[None]:
+        """Attach, and attach again. The task ends by AgentStoppedError or by `leave`."""
+        self._running = asyncio.create_task(self._run(), name="agentzero attachment")
+        return self._running
+
+    async def leave(self) -> None:
+        """Detach for good; when this returns no assignment comes any more. Idempotent."""
+        self._leaving = True
+        if self._running is None or self._running.done():
+            return
+        if self._switchboard.link is not None:
+            # Closed from beside the reader, which takes what is sent until the hive answers.
+            await self._switchboard.link.close()
+            await asyncio.wait({self._running}, timeout=LEAVE_SECONDS)
+        self._running.cancel()
+        await asyncio.wait({self._running})
+
+    async def _run(self) -> None:
         failed = 0
         loop = asyncio.get_running_loop()
         while True:
@@ -99,12 +118,16 @@ class Attachment:
                 if isinstance(error, AgentStoppedError):
                     raise
                 _log.debug("can't attach: %s", error)
+            if self._leaving:
+                return
             if loop.time() - started > STEADY_SECONDS:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.next_seconds(at_least))
 
     async def announce(self) -> None:
         """Tell the hive at once what changed here; within 3 s or not at all."""
+        if self._running is None or self._running.done():
+            return
         with suppress(AgentZeroError, TimeoutError):
             async with asyncio.timeout(ANNOUNCE_SECONDS):
                 if self._switchboard.link is not None:

@@ -66,7 +66,13 @@ class Execution:
         self._outcome: asyncio.Future[Report | None] = asyncio.get_running_loop().create_future()
         self._work: asyncio.Task[None] | None = None
         self._given_back = False
+        self._release_reason = CANCELLED
         self._stopping = False
+
+    @property
+    def has_lease(self) -> bool:
+        """The lease is ours as far as we know; without it a handler may still be on its way out."""
+        return not (self._outcome.done() and self._outcome.result() is None)
 
     @property
     def is_finishing(self) -> bool:
@@ -102,6 +108,7 @@ class Execution:
 
     async def give_back(self, reason: str, grace_seconds: float) -> None:
         """Stop the handler, within the grace if it is asynchronous, and release the lease."""
+        self._release_reason = reason
         self._cancellation.set()
         if self._work is not None:
             self._work.cancel()
@@ -114,9 +121,11 @@ class Execution:
             return
         self._stopping = True
         self._cancellation.set()
-        work = self._work
-        if work is not None:
-            asyncio.get_running_loop().call_later(grace_seconds, work.cancel)
+        asyncio.get_running_loop().call_later(grace_seconds, self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
 
     def _settle(self, report: Report | None) -> None:
         if not self._outcome.done():
@@ -126,7 +135,7 @@ class Execution:
         try:
             report = await self._report_of_handler()
         except asyncio.CancelledError:
-            self._settle(reports.release(CANCELLED))
+            self._settle(reports.release(self._release_reason))
             raise
         self._settle(report)
 
@@ -137,7 +146,7 @@ class Execution:
         except Exception as error:  # noqa: BLE001  # Whatever a handler raises fails its task only.
             return self._report_of_error(error)
         if result is None and self._cancellation.was_seen:
-            return reports.release(CANCELLED)
+            return reports.release(self._release_reason)
         try:
             encode(result)
         except NotJsonError as error:
@@ -147,7 +156,7 @@ class Execution:
 
     def _report_of_error(self, error: Exception) -> Report:
         if isinstance(error, TaskCancelledError) and self._context.cancelled:
-            return reports.release(CANCELLED)
+            return reports.release(self._release_reason)
         if isinstance(error, TaskError):
             message = cut(redact(error.message))
             return reports.failure(error.code, message, retryable=error.retryable)

@@ -34,6 +34,7 @@ class Identity:
 
     agent_id: str
     api_key: str = field(repr=False)
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ class StateFile:
         """Give what was kept, or None; raise AgentIdentityError when the file is damaged."""
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
-            return Identity(str(kept["agent_id"]), str(kept["api_key"]))
+            return Identity(str(kept["agent_id"]), str(kept["api_key"]), str(self.path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -120,7 +121,8 @@ async def find_identity(
     api_key = api_key or os.environ.get(API_KEY_VARIABLE) or None
     agent_id = agent_id or os.environ.get(AGENT_ID_VARIABLE) or None
     if api_key:
-        return Identity(agent_id or await _agent_of(server, api_key, trust_env), api_key)
+        agent_id = agent_id or await _agent_of(server, api_key, trust_env)
+        return Identity(agent_id, api_key, f"the API key that was given, or {API_KEY_VARIABLE}")
     state = StateFile(state_directory, server, announcement.name)
     kept = state.find()
     if kept is not None:
@@ -165,7 +167,7 @@ async def _register(
             raise AgentIdentityError(
                 f"The registration key may not register agents: {error.detail}"
             ) from error
-    return Identity(agent.agent_id, agent.api_key)
+    return Identity(agent.agent_id, agent.api_key, str(state.path))
 
 
 async def _agent_of(server: str, api_key: str, trust_env: bool) -> str:  # noqa: FBT001

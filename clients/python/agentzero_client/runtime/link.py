@@ -43,6 +43,7 @@ class Link:
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
         self._number = 0
         self._heartbeat_seconds = 15.0
+        self._told_reserved = False
         self.reconnect_after_seconds = 0.0
 
     async def greet(self, *, capabilities: list[str], version: str) -> None:
@@ -107,9 +108,12 @@ class Link:
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "type": "heartbeat",
-            "free_slots": self._worker.free_slots,
             "load": self._worker.load,
         }
+        # The hive counts what it assigned itself; our count may be older than an answer under way.
+        if self._worker.has_reserved or self._told_reserved:
+            state["free_slots"] = self._worker.free_slots
+            self._told_reserved = self._worker.has_reserved
         if self._worker.controls_taken:
             state["controls_taken"] = self._worker.controls_taken
         return state
@@ -138,7 +142,10 @@ class Link:
     async def _beat(self) -> None:
         with suppress(SocketClosedError):
             while True:
-                await asyncio.sleep(self._heartbeat_seconds)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._heartbeat_seconds):
+                        await self._worker.beat_now.wait()
+                self._worker.beat_now.clear()
                 await self._socket.send(self._state())
 
     async def _take(self, frame: dict[str, Any]) -> None:

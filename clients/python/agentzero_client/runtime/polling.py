@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from agentzero_client.backoff import Backoff
 from agentzero_client.client import AsyncClient
@@ -13,7 +14,7 @@ from agentzero_client.models import HeartbeatReply
 from agentzero_client.retrying import PASSING_STATUSES
 from agentzero_client.runtime.worker import Worker
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 5.0
 AGAIN_CAP_SECONDS = 5.0
 
 _log = logging.getLogger("agentzero.agent")
@@ -65,7 +66,10 @@ class Polling:
             except AgentZeroError as error:
                 _raise_for_good(error)
                 _log.debug("no heartbeat: %s", error)
-            await asyncio.sleep(self._heartbeat_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat_seconds):
+                    await self._worker.beat_now.wait()
+            self._worker.beat_now.clear()
 
     async def _claim_until(self, end: float) -> None:
         backoff = Backoff(cap_seconds=AGAIN_CAP_SECONDS)
