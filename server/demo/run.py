@@ -192,7 +192,8 @@ class Demo:
         """Show the events; where some are missing, or none come, ask how the tasks stand."""
         while True:
             try:
-                event = await asyncio.wait_for(anext(watch), QUIET_SECONDS)
+                async with asyncio.timeout(QUIET_SECONDS):
+                    event = await anext(watch)
             except TimeoutError:
                 await self._catch_up(client, board)
                 continue
