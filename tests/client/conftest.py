@@ -46,7 +46,7 @@ async def client(hive: FakeHive) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 async def running(hive: FakeHive) -> AsyncIterator[Callable[[Agent], Any]]:
-    """Serves an agent for a while: `async with running(agent) as serving`."""
+    """Gives a context that serves an agent for a while, and stops it."""
     async with AsyncExitStack() as stack:
 
         @asynccontextmanager

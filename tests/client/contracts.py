@@ -21,11 +21,12 @@ class Contracts:
     """Finds the schema of a body or a frame and names what does not match it."""
 
     def __init__(self) -> None:
-        self._rest = yaml.safe_load((ROOT / "openapi.yaml").read_text(encoding="utf-8"))
+        # Both contracts have schemas of the same names: those of REST move aside.
+        rest = json.dumps(yaml.safe_load((ROOT / "openapi.yaml").read_text(encoding="utf-8")))
+        self._rest = json.loads(rest.replace(OWN, REST_HERE))
         text = json.dumps(yaml.safe_load((ROOT / "asyncapi.yaml").read_text(encoding="utf-8")))
         self._frames = json.loads(text.replace(REST, REST_HERE))
-        schemas = json.dumps(self._rest["components"]["schemas"], default=str)
-        self._shared = json.loads(schemas.replace(OWN, REST_HERE))
+        self._shared = self._rest["components"]["schemas"]
         self._validators: dict[str, jsonschema_rs.Validator] = {}
 
     def request(self, method: str, path: str, body: Any) -> str | None:
@@ -68,12 +69,10 @@ class Contracts:
         return None
 
     def _judge(self, what: str, schema: dict[str, Any], value: Any) -> str | None:
-        text = json.dumps(schema).replace(OWN + "", OWN)
+        text = json.dumps(schema)
         if text not in self._validators:
-            # A body's schema is the REST contract's, a frame's the other's: names don't collide.
-            own = {**self._shared, **self._frames["components"]["schemas"]}
-            whole = {"allOf": [json.loads(text)], "rest": self._shared}
-            whole["components"] = {"schemas": own}
+            own = self._frames["components"]["schemas"]
+            whole = {"allOf": [schema], "rest": self._shared, "components": {"schemas": own}}
             self._validators[text] = jsonschema_rs.Draft4Validator(whole)
         errors = [error.message for error in self._validators[text].iter_errors(value)]
         return f"{what}: {'; '.join(errors)}" if errors else None

@@ -1,6 +1,7 @@
-"""A small hive that keeps the contracts: real HTTP and WebSockets on loopback, everything in memory.
+"""A small hive that keeps the contracts: real HTTP and WebSockets on loopback, all in memory.
 
-Tests set it up, break it and look into it. Whatever either side says against a contract ends up in `violations`.
+Tests set it up, break it and look into it. What either side says against a contract ends up in
+`violations`.
 """
 
 from __future__ import annotations
@@ -99,11 +100,11 @@ class FakeHive:
 
     async def start(self) -> None:
         """Listen; after a stop on the same port."""
-        from tests.client import fake_wire  # noqa: PLC0415  # It names this module's types.
+        from tests.client.fake_sockets import make_app  # noqa: PLC0415  # It names our types.
 
         sockets = tornado.netutil.bind_sockets(self.port, HOST)
         self.port = sockets[0].getsockname()[1]
-        self._server = tornado.httpserver.HTTPServer(fake_wire.make_app(self))
+        self._server = tornado.httpserver.HTTPServer(make_app(self))
         self._server.add_sockets(sockets)
 
     async def stop(self) -> None:
@@ -245,12 +246,21 @@ class FakeHive:
                 "cancel_requested": bool(task.get("cancel_requested")),
             }
         if verb == "logs":
-            for line in body["lines"]:
-                count = len(self.logs[lease.task_id]) + 1
-                line = {"level": "info", **line, "line": count, "time": TIME, "attempt": 1}
-                self.logs[lease.task_id].append(line)
-            self.emit("task.log", lease.task_id)
-            return {"task_id": lease.task_id, "log_count": len(self.logs[lease.task_id])}
+            return self.append_logs(lease.task_id, body["lines"])
+        return self.end(lease, verb, body)
+
+    def append_logs(self, task_id: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+        """Keep log lines."""
+        for line in lines:
+            number = len(self.logs[task_id]) + 1
+            kept = {"level": "info", **line, "line": number, "time": TIME, "attempt": 1}
+            self.logs[task_id].append(kept)
+        self.emit("task.log", task_id)
+        return {"task_id": task_id, "log_count": len(self.logs[task_id])}
+
+    def end(self, lease: HeldLease, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        """End a lease by a report."""
+        lease_id, task = lease.lease_id, self.tasks[lease.task_id]
         del self.leases[lease_id]
         self.ended_by[lease_id] = (lease.task_id, lease.fence, verb)
         if verb == "complete":

@@ -109,7 +109,7 @@ async def test_what_a_handler_raises_fails_the_task(
     raised: Exception,
     code: str,
     message: str,
-    retryable: bool,  # noqa: FBT001  # A parameter of the table.
+    retryable: bool,  # noqa: FBT001  # A column of the table.
 ) -> None:
     """With a code of its own, or as an unhandled exception without secrets."""
     agent = make_agent(hive)
@@ -302,7 +302,7 @@ async def test_work_that_was_done_all_the_same_completes(hive: FakeHive, running
 async def test_lost_lease_cancels_the_handler_and_drops_its_result(
     hive: FakeHive,
     running: Any,
-    told: bool,  # noqa: FBT001  # A parameter of the table.
+    told: bool,  # noqa: FBT001  # A column of the table.
 ) -> None:
     """Whether the hive says so or a renewal finds out: nothing is written any more."""
     hive.lease_seconds = 0.3

@@ -14,6 +14,17 @@ from agentzero_client import Agent, AgentIdentityError
 from tests.client.fake_hive import FakeHive
 
 
+def list_files(folder: Path) -> list[Path]:
+    """What is in a folder."""
+    return list(folder.iterdir())
+
+
+def only_file(folder: Path) -> Path:
+    """The one file of a folder."""
+    (file,) = list_files(folder)
+    return file
+
+
 async def test_first_start_registers_and_keeps_the_identity(
     hive: FakeHive, running: Any, tmp_path: Path
 ) -> None:
@@ -30,7 +41,7 @@ async def test_first_start_registers_and_keeps_the_identity(
     )
     async with running(first):
         (agent_id,) = await hive.until(lambda: hive.links)
-    (file,) = tmp_path.iterdir()
+    file = only_file(tmp_path)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert hive.agents[agent_id]["slots"] == 3
     assert hive.agents[agent_id]["labels"] == {"zone": "eu"}
@@ -68,7 +79,7 @@ async def test_name_that_is_taken_says_what_to_do(hive: FakeHive, tmp_path: Path
     with pytest.raises(AgentIdentityError, match="'a' is taken") as caught:
         await agent.serve()
     assert str(tmp_path) in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
+    assert not list_files(tmp_path)
 
 
 async def test_no_identity_at_all_says_what_to_do(hive: FakeHive) -> None:
@@ -94,7 +105,7 @@ async def test_damaged_state_is_not_overwritten(
     agent = Agent("a", server=hive.url, registration_key="admin-key", state_directory=tmp_path)
     async with running(agent):
         await hive.until(lambda: hive.links)
-    (file,) = tmp_path.iterdir()
+    file = only_file(tmp_path)
     file.write_text(json.dumps({"agent_id": 1})[:-1])
     with pytest.raises(AgentIdentityError, match="can't be read"):
         await agent.serve()

@@ -230,7 +230,7 @@ async def test_revoked_key_stops_an_agent_on_rest(hive: FakeHive, running: Any) 
 async def test_stop_asked_by_the_hive_drains_and_is_acknowledged(
     hive: FakeHive,
     running: Any,
-    blocked: bool,  # noqa: FBT001  # A parameter of the table.
+    blocked: bool,  # noqa: FBT001  # A column of the table.
 ) -> None:
     """Over either transport; an unacknowledged request would come again."""
     hive.blocks_sockets = blocked

@@ -70,18 +70,18 @@ def call(function: Callable[..., Any], parameters: Any) -> Any:
 
 
 def test_context_alone_ignores_the_parameters() -> None:
-    """handler(ctx)"""  # noqa: D400, D403, D415  # A signature.
+    """As in handler(ctx)."""
     assert call(lambda ctx: ctx, {"a": 1}) == "ctx"
 
 
 @pytest.mark.parametrize("parameters", [{"a": 1}, [1, 2], None, "text"])
 def test_parameters_arrive_whole_by_that_name(parameters: Any) -> None:
-    """handler(ctx, parameters)"""  # noqa: D400, D403, D415  # A signature.
+    """As in handler(ctx, parameters)."""
     assert call(lambda ctx, parameters: parameters, parameters) == parameters
 
 
 def test_parameters_arrive_by_name() -> None:
-    """handler(ctx, path, limit=10) and handler(ctx, **parameters)"""  # noqa: D400, D403, D415  # Signatures.
+    """As in handler(ctx, path, limit=10) and handler(ctx, **parameters)."""
     assert call(lambda ctx, path, limit=10: (path, limit), {"path": "p"}) == ("p", 10)
     assert call(lambda ctx, **parameters: parameters, {"a": 1}) == {"a": 1}
     assert call(lambda ctx, **parameters: parameters, None) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,13 +31,19 @@ async def test_wrong_password_is_an_authentication_error(hive: FakeHive) -> None
     assert count(hive, "login") == 1
 
 
-async def test_token_is_refreshed_before_it_expires(hive: FakeHive) -> None:
+async def test_token_is_refreshed_before_it_expires(
+    hive: FakeHive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The clock is enough: no request has to fail first."""
-    hive.expires_in = 1
+    clock = SimpleNamespace(now=1_000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("agentzero_client.credentials.time", clock)
     async with AsyncClient(hive.url, username="admin", password="secret") as client:
         await client.hive.status()
-        hive.expires_in = 3600
-        await asyncio.sleep(0.6)  # Time itself is what the token lives by.
+        clock.now += hive.expires_in - 31
+        await client.hive.status()
+        assert count(hive, "refresh") == 0
+        clock.now += 2
         await client.hive.status()
     assert (count(hive, "login"), count(hive, "refresh")) == (1, 1)
 

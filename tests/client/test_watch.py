@@ -135,13 +135,15 @@ async def test_other_codes_are_reconnected(hive: FakeHive, client: AsyncClient, 
 
 async def test_expired_token_is_refreshed_and_the_watch_resumed(hive: FakeHive) -> None:
     """4100 costs a refresh and nothing else."""
-    async with AsyncClient(hive.url, username="admin", password="secret") as client:
-        async with client.watch() as watch:
-            (watcher,) = hive.watchers
-            hive.tokens.clear()
-            watcher.close(4100, "token expired")
-            hive.add_task("t")
-            assert await take(watch, 1) == [1]
+    async with (
+        AsyncClient(hive.url, username="admin", password="secret") as client,
+        client.watch() as watch,
+    ):
+        (watcher,) = hive.watchers
+        hive.tokens.clear()
+        watcher.close(4100, "token expired")
+        hive.add_task("t")
+        assert await take(watch, 1) == [1]
     assert [path for _, path, _ in hive.requests if path.endswith("refresh")] != []
 
 
@@ -256,7 +258,8 @@ def test_one_pattern_is_no_list(hive: FakeHive) -> None:
     ],
 )
 def test_filter_judges_history_as_the_server_judges_live_events(
-    chosen: EventFilter, selected: bool
+    chosen: EventFilter,
+    selected: bool,  # noqa: FBT001  # A column of the table.
 ) -> None:
     """The fallback selects the same events."""
     data: dict[str, Any] = {"task_id": "tsk_1", "agent_id": "agt_1", "owner": "usr_1"}
