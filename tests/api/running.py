@@ -34,6 +34,7 @@ PEOPLE: Mapping[str, Role] = {
     "viewer": Role.VIEWER,
 }
 POLL_SECONDS = 0.01
+NOBODY_HAS_THIS = "nobody-has-this"
 T = TypeVar("T")
 
 
@@ -73,8 +74,9 @@ class Api(httpx.AsyncClient):
         return problem
 
     async def submit(self, **task: Any) -> str:
-        """Submit a task; its identifier."""
-        receipt = await self.ok("POST", "/api/v1/tasks", json={"name": "work", **task})
+        """Submit a task, one that no agent can run unless the test says more; its identifier."""
+        body = {"name": "work", "required_capabilities": [NOBODY_HAS_THIS], **task}
+        receipt = await self.ok("POST", "/api/v1/tasks", json=body)
         return str(receipt["task_id"])
 
     async def task(self, task_id: str) -> dict[str, Any]:
