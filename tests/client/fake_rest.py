@@ -49,13 +49,15 @@ class Rest(tornado.web.RequestHandler):
     get = post = put = delete = handle
 
     def identify(self, path: str) -> None:
-        if path in ("/api/v1/auth/login", "/api/v1/auth/refresh"):
+        if path in ("/health/live", "/api/v1/auth/login", "/api/v1/auth/refresh"):
             return
         if bearer(self.request) not in self.hive.tokens:
             raise Refusal(401, "invalid-token", "Invalid token")
 
     async def route(self, method: str, path: list[str], body: Any) -> Any:
         match [method, *path]:
+            case ["GET", "", "health", "live"]:
+                return {"status": "alive", "version": "1"}
             case ["POST", "auth", "login"]:
                 if body["password"] != self.hive.password:
                     raise Refusal(401, "invalid-credentials", "Invalid credentials")

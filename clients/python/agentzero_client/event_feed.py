@@ -57,7 +57,9 @@ class EventFeed:
                 await self._over_socket()
             except HandshakeFailedError as error:
                 _log.debug("no WebSocket: %s", error)
-                self._failed_handshakes += 1
+                # A server that is away fails handshakes, too: only one that answers REST counts.
+                answers = await self._http.answers()
+                self._failed_handshakes = self._failed_handshakes + 1 if answers else 0
                 if self._failed_handshakes >= HANDSHAKES_BEFORE_REST and await self._over_rest():
                     continue
             except SocketClosedError as closed:

@@ -76,6 +76,16 @@ class Http:
         """POST without a credential: logging in and refreshing."""
         return (await self._repeated("POST", path, None, body, Repeat.REPEATABLE, None, None)).body
 
+    async def answers(self) -> bool:
+        """Tell whether the server is there."""
+        try:
+            await self._once("GET", "/health/live", None, None, CONNECT_SECONDS, None)
+        except ProblemError as error:
+            return error.status < 500  # noqa: PLR2004  # A proxy speaks for a server that is away.
+        except AgentZeroError:
+            return False
+        return True
+
     async def request(
         self,
         method: str,

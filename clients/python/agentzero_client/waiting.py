@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from agentzero_client.errors import AgentZeroError
+from agentzero_client.errors import AgentZeroError, ConnectionFailedError, ProblemError
 from agentzero_client.events import Gap
 from agentzero_client.models import Task
+from agentzero_client.retrying import PASSING_STATUSES
 from agentzero_client.watch import AsyncWatch
 
 END_EVENTS = ("task.completed", "task.failed", "task.cancelled")
@@ -36,8 +37,8 @@ class TaskEnds:
     ) -> Task:
         """Give the task once it has ended; raise TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):
-            task = await get(task_id)
-            if task.has_ended:
+            task = await _look(task_id, get)
+            if task is not None and task.has_ended:
                 return task
             told = asyncio.Event()
             self._enter(task_id, told)
@@ -61,10 +62,10 @@ class TaskEnds:
         while True:
             was_live = self._live.is_set()
             told.clear()
-            task = await get(task_id)
-            if task.has_ended:
+            task = await _look(task_id, get)
+            if task is not None and task.has_ended:
                 return task
-            if was_live:
+            if was_live and task is not None:
                 await _first(told.wait(), seconds=LOOK_SECONDS)
             else:
                 # The subscription that comes now may have missed the end: look again then.
@@ -106,6 +107,18 @@ class TaskEnds:
             for told in set().union(*self._waiters.values()):
                 told.set()
             await watch.close()
+
+
+async def _look(task_id: str, get: Callable[[str], Awaitable[Task]]) -> Task | None:
+    """Give the task, or None while the server is away."""
+    try:
+        return await get(task_id)
+    except ConnectionFailedError:
+        return None
+    except ProblemError as error:
+        if error.status not in PASSING_STATUSES:
+            raise
+        return None
 
 
 async def _first(*conditions: Awaitable[object], seconds: float) -> None:

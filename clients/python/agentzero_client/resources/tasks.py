@@ -126,8 +126,8 @@ class AsyncTasks:
     async def wait(self, task_id: str, timeout: float | None = None) -> Task:  # noqa: ASYNC109  # The name that callers know.
         """Wait until the task completed, failed or was cancelled, and give it.
 
-        Learns of the end by its event, and asks now and then in case none arrives. `timeout` is in
-        seconds; raise TimeoutError when it is over.
+        Learns of the end by its event, and asks now and then in case none arrives. A server that is
+        away is waited for. `timeout` is in seconds; raise TimeoutError when it is over.
         """
         return await self._ends.wait(task_id, self.get, timeout)
 

@@ -27,6 +27,7 @@ from agentzero_client.address import VERSION, server_url
 from agentzero_client.backoff import Backoff
 from agentzero_client.client import AsyncClient
 from agentzero_client.errors import ConnectionFailedError, UnavailableError
+from agentzero_client.retrying import RetryPolicy
 from agentzero_client.runtime.attachment import Attachment, Switchboard
 from agentzero_client.runtime.failures import AgentStoppedError
 from agentzero_client.runtime.handlers import Handlers
@@ -167,15 +168,25 @@ class Agent:
         finally:
             finding.cancel()
             stopping.cancel()
-        async with AsyncClient(
-            self._server, api_key=identity.api_key, trust_env=self._trust_env
-        ) as client:
-            return await self._work(client, identity, stop, hurry)
+        key, trust_env = identity.api_key, self._trust_env
+        async with (
+            AsyncClient(self._server, api_key=key, trust_env=trust_env) as client,
+            # The runtime repeats by itself, over whichever transport there is by then.
+            AsyncClient(
+                self._server, api_key=key, trust_env=trust_env, retries=RetryPolicy(attempts=1)
+            ) as wire,
+        ):
+            return await self._work(client, wire, identity, stop, hurry)
 
     async def _work(
-        self, client: AsyncClient, identity: Identity, stop: asyncio.Event, hurry: asyncio.Event
+        self,
+        client: AsyncClient,
+        wire: AsyncClient,
+        identity: Identity,
+        stop: asyncio.Event,
+        hurry: asyncio.Event,
     ) -> Ending:
-        switchboard = Switchboard(client)
+        switchboard = Switchboard(wire)
         worker = Worker(
             self._handlers,
             client,
@@ -184,7 +195,7 @@ class Agent:
             cancel_grace_seconds=self._cancel_grace_seconds,
         )
         attachment = Attachment(
-            client,
+            wire,
             identity.agent_id,
             worker,
             switchboard,

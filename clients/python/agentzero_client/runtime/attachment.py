@@ -1,6 +1,6 @@
 """How an agent is attached to the hive: by its WebSocket, or by REST where sockets are blocked.
 
-Sockets count as blocked when two handshakes in a row fail while a heartbeat over REST is answered.
+Sockets count as blocked when two handshakes in a row fail while REST answers.
 Every two minutes the socket is tried again. The delays stay well below a lease period, so that
 leases survive a restart of the server.
 """
@@ -110,7 +110,8 @@ class Attachment:
                 failed = 0
             except HandshakeFailedError as error:
                 _log.debug("no link: %s", error)
-                failed += 1
+                # A server that is away fails handshakes, too: only one that answers REST counts.
+                failed = failed + 1 if await self._client.http.answers() else 0
                 if failed >= HANDSHAKES_BEFORE_REST and await self._over_rest():
                     failed = HANDSHAKES_BEFORE_REST - 1
                     continue
