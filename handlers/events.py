@@ -22,8 +22,11 @@ async def list_events(
 ) -> Reply:
     """A page of the event log."""
     position = page_position(context, "list_events", cursor)
-    start = int(position) if position is not None else after or 0
     newest_first = order == "desc"
+    # Descending, `after` is where the list ends; it starts at the newest event.
+    start = 0 if newest_first or after is None else after
+    if position is not None:
+        start = int(position)
     events = await context.services.events.read(
         EventFilter(type, subject), after=start, limit=limit + 1, newest_first=newest_first
     )

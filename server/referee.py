@@ -30,6 +30,7 @@ from server.rest import RestHandler
 # The pipeline may give these for any request, before an operation is known or reached.
 EDGE_STATUSES = frozenset({307, 405, 413, 414, 431})
 _NAME = "openapi.yaml"
+YAML = "application/yaml"
 _OK = range(200, 300)
 
 
@@ -87,7 +88,8 @@ class Referee:
         # Whichever host and port it serves at, it is the same contract.
         document["servers"] = [{"url": "/"}]
         config = Config(
-            spec_validator_cls=None, extra_media_type_deserializers={PROBLEM_JSON: json.loads}
+            spec_validator_cls=None,
+            extra_media_type_deserializers={PROBLEM_JSON: json.loads, YAML: bytes.decode},
         )
         self._openapi = OpenAPI.from_dict(document, config=config)
         self._problem = Documents({_NAME: (b"", document)}).compile(
@@ -194,7 +196,7 @@ def _violation(
 
 def _explain(error: BaseException) -> list[str]:
     """Everything that openapi-core knows, innermost last: its own text names only the kind."""
-    reasons = [str(error) or repr(error)]
+    reasons = [shorten(str(error) or repr(error))]
     cause = error.__cause__ or error.__context__
     for detail in getattr(cause, "schema_errors", ()):
         place = "/".join(map(str, detail.absolute_path))
