@@ -70,6 +70,7 @@ class AgentLink(Peer):
         self._links = links
         self._services = links.services
         self._greeted = False
+        self._made_at = self._now
         self._held = HeldLeases()
         self._slots = 0
         self._reserved = 0
@@ -99,18 +100,19 @@ class AgentLink(Peer):
         """Become the agent's link, and start to work."""
         if self._greeted:
             raise Disconnect(CloseCode.SECOND_CONNECT, "hello came a second time")
-        self._greeted = True
-        self._links.take_over(self)
         try:
             agent = await self._announce(frame)
         except AgentNotFound as error:
             raise Disconnect(CloseCode.FORBIDDEN, error.detail) from error
+        # From here on the log's events reach this link; what is read next is at least as new.
+        self._links.take_over(self)
         agent = await self._links.settle_presence(self.agent_id) or agent
         self._learn(agent.desired_state, agent.spec.slots, agent.version)
         tasks = await self._services.tasks.held_by(self.agent_id)
         asked = [(proof["lease_id"], proof["fence"]) for proof in frame.get("resume_leases", ())]
         cancelled = self._resume(tasks, asked)
         limits = self._services.limits
+        self._greeted = True
         await self.answer(
             control_frame(
                 "ready",
@@ -178,6 +180,11 @@ class AgentLink(Peer):
     def send_message(self, sender: str, data: Any) -> None:
         """Pass a message on to the agent."""
         self.write(control_frame("message", **{"from": sender, "data": data}))
+
+    def ticked(self, now: float) -> None:
+        """Raise Disconnect when `hello` does not come."""
+        if not self._greeted and now - self._made_at > self._limits.connect_seconds:
+            raise Disconnect(CloseCode.NO_HEARTBEAT, "no hello came in time")
 
     def finished(self) -> None:
         """Leave the place to the next link, and let the loop end."""

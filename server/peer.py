@@ -108,7 +108,6 @@ class Peer:
 
     async def open(self, credential: str | None) -> None:
         """Authenticate with the handshake's credential, or wait for `connect`."""
-        with_connect = credential is None
         try:
             if credential is None:
                 self._move(Phase.AWAITING_CONNECT)
@@ -117,7 +116,6 @@ class Peer:
                 await self.authenticated()
         except Exception as error:  # noqa: BLE001 - `_fail` tells them apart
             self._fail(error)
-        log.info("socket.opened", session=self.session, by_connect=with_connect)
 
     async def receive(self, encoded: bytes) -> None:
         """Take one text frame."""
@@ -278,6 +276,12 @@ class Peer:
         self.principal = principal
         self._move(Phase.OPEN)
         self._liveness.expire_at(principal.expires_at)
+        log.info(
+            "socket.opened",
+            session=self.session,
+            principal=principal.principal_id,
+            channel=type(self).__name__,
+        )
 
     async def _dispatch(self, frame: Frame, encoded: bytes) -> None:
         kind = frame["type"]

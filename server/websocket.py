@@ -19,7 +19,7 @@ from tornado.iostream import StreamBufferFullError, StreamClosedError
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler, _WebSocketParams
 
-from hive.errors import Forbidden, HiveError
+from hive.errors import Forbidden, HiveError, Malformed
 from hive.ports import Identifiers
 from server.addresses import AddressResolver
 from server.agent_link import LINK_LIMITS, AgentLink
@@ -165,9 +165,10 @@ class RealtimeHandler(WebSocketHandler):
         self._credential = read_credential(
             self.request.headers.get_list("Authorization"),
             self._offer.credential,
-            self.get_query_arguments("token", strip=False),
+            self._query("token"),
         )
-        self._forget_token()
+        self._cursors = self._query("cursor")
+        self._forget_query()
 
     @property
     def address(self) -> str:
@@ -274,6 +275,8 @@ class RealtimeHandler(WebSocketHandler):
         error = kwargs.get("exc_info", (None, HTTPError(status_code)))[1]
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             error = MethodNotAllowed(["GET"])
+        elif status_code == HTTPStatus.BAD_REQUEST:
+            error = Malformed("The address is not UTF-8.")
         self._send_problem(error)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
@@ -318,9 +321,12 @@ class RealtimeHandler(WebSocketHandler):
         self.set_header("Content-Type", PROBLEM_JSON)
         self.finish(encode_json(members))
 
-    def _forget_token(self) -> None:
-        """Take the query off the request: whatever prints it must not print a token."""
-        self.cursor_arguments = self.get_query_arguments("cursor", strip=False)
+    def _query(self, name: str) -> list[str]:
+        values = self.request.query_arguments.get(name, ())
+        return [value.decode("utf-8", "replace") for value in values]
+
+    def _forget_query(self) -> None:
+        """Take it off the request: whatever prints that must not print a token."""
         self.request.uri = self.request.path
         self.request.query = ""
         self.request.arguments = {}
@@ -334,7 +340,7 @@ class EventsHandler(RealtimeHandler):
         """A connection to the event log."""
         del path
         limits = self.realtime.limits
-        cursors = self.cursor_arguments
+        cursors = self._cursors
         return Connection(
             SocketTransport(protocol, limits.buffered_bytes),
             hub=self.realtime.hub,

@@ -106,7 +106,7 @@ async def make_node(contract: Contract) -> AsyncIterator[Callable[..., Any]]:
             identifiers=identifiers,
             limits=Limits(30, 15),
         )
-        hub = Hub(log, ring_events=ring_events, silence_seconds=silence_seconds)  # type: ignore[arg-type]
+        hub = Hub(log, ring_events=ring_events, silence_seconds=silence_seconds)
         peers = Peers(per_principal=per_principal, tick_seconds=0.05)
         invoker = Invoker(bind(contract), services, lambda: identifiers.new("req"))
         links = AgentLinks(services, invoker, claim_wait_seconds=claim_wait_seconds)

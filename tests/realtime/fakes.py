@@ -107,6 +107,10 @@ class FakeLog:
         """The oldest seq."""
         return self.events[0].seq if self.events else 0
 
+    async def recorder(self) -> str | None:
+        """Nobody."""
+        return None
+
 
 class FakeIdentifiers:
     """Numbers."""

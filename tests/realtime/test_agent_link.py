@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -303,6 +303,13 @@ async def test_reports_before_hello_are_refused(node: RealtimeNode) -> None:
     async with node.link() as socket:
         await socket.send("heartbeat", id="h")
         assert (await socket.expect("error"))["code"] == "hello-first"
+
+
+async def test_no_hello_in_time_closes_with_4007(make_node: Callable[..., Any]) -> None:
+    """Who holds a link works."""
+    node = await make_node(connect_seconds=0.1)
+    async with node.link() as socket:
+        assert await socket.close_code() == 4007
 
 
 async def test_a_second_hello_closes_with_4409(node: RealtimeNode) -> None:

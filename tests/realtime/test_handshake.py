@@ -178,6 +178,24 @@ async def test_the_token_of_the_query_is_in_no_log(
     assert secret not in out + err
 
 
+@pytest.mark.parametrize("path", ["/ws?token=%ff", "/ws?cursor=%ff&token=user"])
+async def test_a_query_that_is_not_utf8_is_refused_with_a_code(
+    node: RealtimeNode, path: str
+) -> None:
+    """As any other credential that nobody issued, or cursor that is no number."""
+    async with node.open(path, token=None) as socket:
+        assert await socket.close_code() in {1008, 4400}
+
+
+async def test_a_path_that_is_not_utf8_is_a_bad_request(node: RealtimeNode) -> None:
+    """With a problem."""
+    with pytest.raises(InvalidStatus) as refused:
+        async with node.open("/ws/agents/%ff", token="agent"):
+            pass
+    assert refused.value.response.status_code == 400
+    assert json.loads(refused.value.response.body or b"")["code"] == "contract-mismatch"
+
+
 async def test_compression_is_not_negotiated(node: RealtimeNode) -> None:
     """It would cost 145 KiB a connection, and let a bomb in."""
     async with node.open(compression="deflate") as socket:
