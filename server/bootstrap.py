@@ -261,6 +261,7 @@ async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     log.info("server.draining", seconds=seconds)
     node.readiness.drain()
+    node.app.pipeline.draining = True
     server.stop()
     node.links.prepare_stop()
     await node.dispatcher.stop()

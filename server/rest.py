@@ -72,7 +72,10 @@ class Judges(Protocol):
 
 @dataclass(slots=True)
 class Pipeline:
-    """What every request needs, made once by `make_app`; `running` counts those under way."""
+    """What every request needs, made once by `make_app`.
+
+    `running` counts those under way; while `draining`, each answer sends its connection away.
+    """
 
     routes: Routes
     services: Services
@@ -82,6 +85,7 @@ class Pipeline:
     referee: Judges | None = None
     new_request_id: Callable[[], str] = field(default=lambda: str(TypeID("req")))
     running: int = 0
+    draining: bool = False
 
 
 @stream_request_body
@@ -215,8 +219,9 @@ class RestHandler(RequestHandler):
         self.set_status(answer.status)
         for name, value in answer.headers.items():
             self.set_header(name, value)
-        if not self._has_arrived():
-            # Tornado closes a connection on which it would have to skip a body.
+        if self.pipeline.draining or not self._has_arrived():
+            # Tornado closes a connection on which it would have to skip a body; a client that kept
+            # its connection would go on asking a node that wants to end.
             self.set_header("Connection", "close")
         if answer.content_type is not None:
             self.set_header("Content-Type", answer.content_type)
