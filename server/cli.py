@@ -57,6 +57,8 @@ def serve() -> None:
     import uvloop  # noqa: PLC0415
 
     from server import bootstrap  # noqa: PLC0415
+    from server.binding import BindingError  # noqa: PLC0415
+    from server.documents import ContractError  # noqa: PLC0415
     from server.logs import configure_logging  # noqa: PLC0415
 
     configure_logging(settings.log_format, settings.log_level)
@@ -64,7 +66,13 @@ def serve() -> None:
         structlog.get_logger(__name__).warning("settings.unknown", variable=name)
     try:
         uvloop.run(bootstrap.serve(settings))
-    except (DataDirectoryError, EmbeddedMongoError, SettingsError) as error:
+    except (
+        BindingError,
+        ContractError,
+        DataDirectoryError,
+        EmbeddedMongoError,
+        SettingsError,
+    ) as error:
         raise _refuse(str(error)) from None
     except KeyboardInterrupt:  # Before the server listens for signals.
         raise typer.Exit(INTERRUPTED) from None
