@@ -90,6 +90,11 @@ class Store:
         assert task is not None
         return task, proof_of(task)
 
+    async def clear(self) -> None:
+        """Leave indexes and nothing else."""
+        for name in ("tasks", "agents", "task_logs", "events", "leaders"):
+            await self.database[name].delete_many({})
+
     async def document(self, task_id: str) -> Mapping[str, Any]:
         """The task's document as it is stored."""
         found = await self.database["tasks"].find_one({"_id": task_id})

@@ -98,7 +98,7 @@ def test_no_course_of_events_breaks_a_stored_task(world: MongoWorld) -> None:
     run_state_machine_as_test(
         Stored,
         settings=settings(
-            max_examples=30,
+            max_examples=12,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
