@@ -21,7 +21,7 @@ from typing import NoReturn
 from agentzero_client import AsyncClient, AuthenticationError, ConflictError, NotFoundError
 from server.demo.children import Child, end
 from server.demo.failure import DemoFailed
-from server.demo.leftovers import clear_leftovers
+from server.demo.leftovers import cancel_tasks, release_leases
 from server.demo.locks import FileLock
 from server.demo.merging import MERGE
 from server.demo.sources import CSV, TEXT
@@ -79,7 +79,8 @@ async def open_crew(
             identities.append(await _find_or_register(client, path, leader.name))
         capability = own_capability(leader.name)
         names = {identity.agent_id: identity.name for identity in identities}
-        await clear_leftovers(client, (MERGE, TEXT, CSV), capability, list(names))
+        await cancel_tasks(client, capability)
+        await release_leases(client, names)
         for identity in identities:
             child = _start(identity, leader.name, url, directory, place, kept=may_stay)
             children.append(child)

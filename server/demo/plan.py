@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentzero_client import AsyncClient, ConflictError
+from agentzero_client import AsyncClient
 from server.demo.merging import MERGE, NAME
 from server.demo.sources import Source, path_to_text
 
@@ -84,10 +83,3 @@ async def submit(
         parts = [level[start : start + MOST_DEPENDENCIES] for start in starts]
         level = [await submit_one(MERGE, f"part {n}", {}, p) for n, p in enumerate(parts, start=1)]
     await submit_one(MERGE, "report", {"output": path_to_text(output)}, level)
-
-
-async def cancel(client: AsyncClient, task_ids: Sequence[str]) -> None:
-    """Cancel what has not ended, the merges first: the end of a profile would start them."""
-    for task_id in reversed(task_ids):
-        with suppress(ConflictError):  # It ended meanwhile.
-            await client.tasks.cancel(task_id)

@@ -33,7 +33,8 @@ from server.demo.crew import Crew
 from server.demo.display import Display
 from server.demo.failure import DemoFailed, DemoRefused
 from server.demo.host import Host
-from server.demo.plan import RUN_LABEL, Submission, cancel, count_tasks, submit
+from server.demo.leftovers import cancel_tasks
+from server.demo.plan import RUN_LABEL, Submission, count_tasks, submit
 from server.demo.sources import Source, SourcesUnreadable, find_sources
 from server.resources import examples_path
 from server.settings import Settings
@@ -170,7 +171,7 @@ class Demo:
                         crews.watch_over(crew),
                     )
                 except BaseException:
-                    await self._cancel(client, board)
+                    await self._cancel(client, crew)
                     raise
         self._display.show_table(board)
         return await self._conclude(client, board)
@@ -208,13 +209,12 @@ class Demo:
         for task_id in board.unfinished(self._submission.task_ids):
             board.take(await client.tasks.get(task_id))
 
-    async def _cancel(self, client: AsyncClient, board: Board) -> None:
-        """Cancel what has not ended; the hive's agents learn of it at once."""
-        left = board.unfinished(self._submission.task_ids)
-        self._display.say(f"Cancelling the {len(left)} tasks that have not ended.", "yellow")
+    async def _cancel(self, client: AsyncClient, crew: Crew) -> None:
+        """Cancel what has not ended; the agents learn of it at once."""
+        self._display.say("Cancelling the tasks that have not ended.", "yellow")
         with suppress(AgentZeroError, TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):
-                await cancel(client, left)
+                await cancel_tasks(client, crew.capability)
 
     async def _conclude(self, client: AsyncClient, board: Board) -> int:
         report = await client.tasks.get(self._submission.report_id)
