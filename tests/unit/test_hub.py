@@ -138,10 +138,15 @@ async def test_an_unforeseen_fault_of_the_log_is_outlived(
     log = FakeLog()
     hub, recorder = make_hub(log, silence_seconds=0.02)
     await hub.start()
-    read = log.read
-    monkeypatch.setattr(log, "read", lambda *_, **__: 1 / 0)
+    read, failed = log.read, asyncio.Event()
+
+    async def fail(*_: Any, **__: Any) -> list[Event]:
+        failed.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(log, "read", fail)
     log.append()
-    await asyncio.sleep(0.05)
+    await until(failed.is_set)
     monkeypatch.setattr(log, "read", read)
     await until(lambda: recorder.seqs == [1])
     await hub.stop()
