@@ -67,6 +67,7 @@ class Client:
         except httpx.TransportError as error:
             self.answers[type(error).__name__] += 1
             self._url = None
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
             return None
         self.answers[str(response.status_code)] += 1
         if response.status_code in UNKNOWN_STATUSES:

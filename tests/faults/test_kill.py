@@ -15,9 +15,11 @@ from tests.servers import ServerProcess
 def judge(verdict: Verdict) -> None:
     """A run that shows nothing proves nothing."""
     assert not verdict.violations, str(verdict)
-    outcomes = {report.outcome for report in verdict.history.reports}
-    assert {Outcome.ACCEPTED, Outcome.REFUSED} <= outcomes, str(verdict)
-    assert len(verdict.found.tasks) > 100, str(verdict)
+    accepted = [r for r in verdict.history.reports if r.outcome is Outcome.ACCEPTED]
+    unanswered = sum(count for name, count in verdict.history.answers.items() if "Error" in name)
+    assert len(verdict.found.tasks) > 30, str(verdict)
+    assert len(accepted) > 30, str(verdict)
+    assert unanswered > 5, str(verdict)
 
 
 @pytest.mark.timeout(240)

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.experiment import run
 from tests.servers import ServerProcess
 
-STOPS = 4
+STOPS = 2
 STOP_SECONDS = 15.0
 
 
