@@ -121,6 +121,16 @@ async def test_second_signal_does_not_wait(hive: FakeHive) -> None:
     assert hive.tasks[task_id]["status"] == "queued"
 
 
+async def test_restart_asked_by_the_hive_runs_the_program_anew(hive: FakeHive) -> None:
+    """The same process, the same identity, and the request is not taken twice."""
+    async with process(hive, 5) as program:
+        hive.control("restart")
+        await hive.until(lambda: len(sent(hive, "hello")) == 2, 20)
+        assert hive.controls == []
+        assert program.returncode is None
+    assert len(hive.agents) == 1
+
+
 async def test_assignment_during_a_drain_is_rejected(hive: FakeHive, running: Any) -> None:
     """One that was on its way already."""
     agent = make_agent(hive)

@@ -58,6 +58,35 @@ async def test_restarted_server_gets_the_result_of_work_that_went_on(
     assert len([e for e in hive.events if e["type"] == "task.completed"]) == 1
 
 
+async def test_server_that_is_away_does_not_count_as_blocked(hive: FakeHive, running: Any) -> None:
+    """Handshakes fail during a restart, too: the socket is taken again, not REST."""
+    agent = make_agent(hive)
+    agent.task("t")(lambda ctx: "done")
+    async with running(agent):
+        await hive.until(lambda: hive.links)
+        address = (hive.port, "127.0.0.1")
+        await hive.stop()
+        # Whoever knocks meanwhile is turned away at the door, several times.
+        knocks = 0
+        several = asyncio.Event()
+
+        def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal knocks
+            knocks += 1
+            writer.close()
+            if knocks >= 6:
+                several.set()
+
+        door = await asyncio.start_server(turn_away, address[1], address[0])
+        async with asyncio.timeout(20):
+            await several.wait()
+        door.close()
+        await door.wait_closed()
+        await hive.start()
+        await hive.until(lambda: hive.links)
+    assert [path for _, path, _ in hive.requests if path.endswith("/leases")] == []
+
+
 @pytest.mark.parametrize("kind", ["complete", "fail", "release"])
 async def test_report_without_an_answer_is_repeated(
     hive: FakeHive, running: Any, kind: str

@@ -66,3 +66,14 @@ async def test_wait_ends_with_its_timeout(hive: FakeHive, client: AsyncClient) -
     """TimeoutError, as asyncio has it."""
     with pytest.raises(TimeoutError):
         await client.tasks.wait(hive.add_task("t"), timeout=0.2)
+
+
+async def test_wait_outlives_a_restart_of_the_server(hive: FakeHive, client: AsyncClient) -> None:
+    """A refused connection is no end of the task."""
+    task_id = hive.add_task("t")
+    waiting = asyncio.create_task(client.tasks.wait(task_id, timeout=20))
+    await hive.until(lambda: hive.watchers)
+    await hive.stop()
+    hive.cancel(task_id)
+    await hive.start()
+    assert (await waiting).status == "cancelled"
