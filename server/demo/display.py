@@ -52,6 +52,10 @@ class Display:
         """Show a line or some."""
         self._console.print(Text(text, style=style), soft_wrap=True)
 
+    def complain(self, text: str) -> None:
+        """Say on standard error why the demo can't go on."""
+        Console(stderr=True, highlight=False).print(Text(text, style="red"), soft_wrap=True)
+
     @contextmanager
     def bar(self, board: Board) -> Iterator[None]:
         """Show how far the tasks are, as long as the context lasts."""

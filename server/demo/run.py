@@ -64,10 +64,10 @@ def main(settings: Settings, *, source: Path | None, output: Path, keep_running:
     except KeyboardInterrupt:  # Before the signals were ours.
         return SIGNALLED + signal.SIGINT
     except (DemoRefused, SourcesUnreadable) as error:
-        display.say(str(error), "red")
+        display.complain(str(error))
         return REFUSED
     except (DemoFailed, AgentZeroError, OSError) as error:
-        display.say(f"The demo failed. {error}", "red")
+        display.complain(f"The demo failed. {error}")
         return FAILED
 
 

@@ -220,7 +220,7 @@ def test_nothing_to_profile_is_refused_before_anything_starts(
     settings = Settings(data_dir=tmp_path / "data")
     code = run.main(settings, source=tmp_path / "in", output=tmp_path / "out", keep_running=False)
     assert code == 2
-    assert message in capsys.readouterr().out
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
     assert not (tmp_path / "out").exists()
 
@@ -235,7 +235,7 @@ def test_a_server_that_can_t_start_is_told_with_its_last_words(
     settings = Settings(data_dir=tmp_path / "data")
     code = run.main(settings, source=source, output=tmp_path / "out", keep_running=False)
     assert code == 1
-    assert "The server ended with code" in capsys.readouterr().out
+    assert "The server ended with code" in capsys.readouterr().err
 
 
 async def test_ctrl_c_cancels_what_is_left_and_ends_the_agents(
