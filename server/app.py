@@ -17,8 +17,7 @@ from tornado.web import Application, RequestHandler
 
 from hive.ports import Services
 from server.addresses import AddressResolver, Network
-from server.binding import BoundOperation, bind
-from server.contract import Contract
+from server.binding import BoundOperation
 from server.rest import Authenticates, Judges, Pipeline, RestHandler
 from server.routing import Routes
 
@@ -31,28 +30,25 @@ class HiveApplication(Application):
     """An application with its REST pipeline and its bound operations within reach."""
 
     pipeline: Pipeline
-    operations: Mapping[str, BoundOperation]
 
 
 def make_app(
-    contract: Contract,
+    operations: Mapping[str, BoundOperation],
     services: Services,
     authenticator: Authenticates,
     *,
-    handlers: str = "handlers",
     trusted_proxies: Iterable[Network | str] = (),
     max_body_bytes: int = 1024 * 1024,
     referee: Judges | None = None,
     **settings: Any,
 ) -> HiveApplication:
-    """Bind the contract and make the application. Raise BindingError.
+    """Make the application of bound operations.
 
     Every path goes through the REST pipeline, except the rules that `add_handlers` puts in front
     (WebSockets). `settings` are Tornado's.
     """
-    bound = bind(contract, handlers)
     pipeline = Pipeline(
-        routes=Routes(bound.values()),
+        routes=Routes(operations.values()),
         services=services,
         authenticator=authenticator,
         addresses=AddressResolver(trusted_proxies),
@@ -69,7 +65,6 @@ def make_app(
         **settings,
     )
     app.pipeline = pipeline
-    app.operations = bound
     return app
 
 

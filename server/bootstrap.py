@@ -12,7 +12,7 @@ import asyncio
 import importlib.metadata
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +29,7 @@ from server.addresses import AddressResolver
 from server.agent_links import AgentLinks
 from server.app import HiveApplication, make_app, make_http_server
 from server.authentication import Authenticator
+from server.binding import BoundOperation, bind
 from server.contract import Contract
 from server.cursors import SignedCursors
 from server.data_directory import DataDirectory
@@ -101,6 +102,20 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """The contracts and the operations that are bound to them."""
+
+    contract: Contract
+    operations: Mapping[str, BoundOperation]
+
+
+def bind_interface() -> Interface:
+    """Read the contracts and bind them. Raises ContractError, BindingError."""
+    contract = Contract.load(openapi_path(), asyncapi_path())
+    return Interface(contract, bind(contract))
+
+
+@dataclass(frozen=True, slots=True)
 class _Identity:
     accounts: SqlAccounts
     authenticator: Authenticator
@@ -111,14 +126,13 @@ class _Identity:
 
 @asynccontextmanager
 async def open_node(
-    settings: Settings, directory: DataDirectory, mongodb_uri: str
+    settings: Settings, directory: DataDirectory, mongodb_uri: str, interface: Interface
 ) -> AsyncIterator[Node]:
     """Open the stores, start the duties and make the application; close all of it at the end."""
     async with AsyncExitStack() as stack:
         keys = Keys.derive(
             (settings.secret_key.get_secret_value() or directory.secret_key()).encode()
         )
-        contract = Contract.load(openapi_path(), asyncapi_path())
         identity = await _open_identity(stack, settings, directory, keys)
         store = await _open_store(stack, settings, mongodb_uri)
         hub = Hub(store.events)
@@ -166,26 +180,26 @@ async def open_node(
             presence=presence,
             identifiers=identifiers,
             cursors=SignedCursors(keys.cursors),
-            documents=contract,
+            documents=interface.contract,
             limits=Limits(settings.lease_seconds, settings.agent_timeout_seconds / 3),
             version=importlib.metadata.version("agentzero-api"),
             readiness=readiness.check,
         )
         app = make_app(
-            contract,
+            interface.operations,
             services,
             identity.authenticator,
             trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,
             referee=_referee(settings),
         )
-        invoker = Invoker(app.operations, services, lambda: identifiers.new("req"))
+        invoker = Invoker(interface.operations, services, lambda: identifiers.new("req"))
         links = AgentLinks(services, invoker)
         hub.subscribe(links.heard)
         peers = Peers()
         identity.revocations.on_revoked(peers.revoke)
         realtime = Realtime(
-            contract,
+            interface.contract,
             identity.authenticator.authenticate,
             hub,
             peers,
@@ -230,6 +244,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    interface = bind_interface()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(DataDirectory(settings.data_dir))
         uri = settings.mongodb_uri.get_secret_value()
@@ -237,7 +252,7 @@ async def serve(settings: Settings) -> None:
             mongo = EmbeddedMongo(directory.mongo_path, directory.mongo_log_path)
             uri = await mongo.start()
             stack.push_async_callback(mongo.stop)
-        node = await stack.enter_async_context(open_node(settings, directory, uri))
+        node = await stack.enter_async_context(open_node(settings, directory, uri, interface))
         if not await node.readiness.wait(READY_SECONDS):
             log.warning("server.not_ready", **await node.readiness.check())
         server = make_http_server(node.app)

@@ -20,7 +20,7 @@ from pymongo import MongoClient
 from hive.permissions import Role
 from server.accounts import SqlAccounts
 from server.app import make_http_server
-from server.bootstrap import ISSUER, Node, listen, open_node
+from server.bootstrap import ISSUER, Node, bind_interface, listen, open_node
 from server.data_directory import DataDirectory
 from server.referee import Referee
 from server.resources import openapi_path
@@ -222,7 +222,7 @@ async def running_node(
         }
     )
     with dropped_afterwards(mongodb_uri, database), DataDirectory(directory) as data:
-        async with open_node(settings, data, mongodb_uri) as node:
+        async with open_node(settings, data, mongodb_uri, bind_interface()) as node:
             server = make_http_server(node.app)
             running = RunningNode(node, listen(server, "127.0.0.1", 0), settings, data)
             try:

@@ -13,6 +13,7 @@ from tornado.netutil import bind_sockets
 from hive.errors import InvalidToken, TokenExpired
 from hive.permissions import PERMISSIONS, ROLE_PERMISSIONS, Principal, Role
 from server.app import HiveApplication, make_app, make_http_server
+from server.binding import bind
 from server.contract import Contract
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -47,7 +48,7 @@ def load_small() -> Contract:
 @asynccontextmanager
 async def serve_small(**options: Any) -> AsyncIterator[tuple[HiveApplication, str]]:
     """Serve the small contract; give the application and its base URL."""
-    app = make_app(load_small(), cast("Any", None), Credentials(), handlers=HANDLERS, **options)
+    app = make_app(bind(load_small(), HANDLERS), cast("Any", None), Credentials(), **options)
     async with serve(app) as base:
         yield app, base
 

@@ -18,7 +18,6 @@ from server.app import make_app
 from server.binding import BoundOperation
 from server.contract import Contract, Operation
 from server.resources import openapi_path
-from server.routing import Routes
 from tests.contract.hostile import (
     Attack,
     example_body,
@@ -72,8 +71,8 @@ def recorder() -> Recorder:
 @pytest.fixture
 async def base(recorder: Recorder) -> AsyncIterator[str]:
     """The base URL of the product's pipeline with the recorder behind it."""
-    app = make_app(CONTRACT, cast("Any", None), Credentials(), max_body_bytes=MAX_BODY_BYTES)
-    app.pipeline.routes = Routes(map(recorder.bind, CONTRACT.operations.values()))
+    operations = {name: recorder.bind(each) for name, each in CONTRACT.operations.items()}
+    app = make_app(operations, cast("Any", None), Credentials(), max_body_bytes=MAX_BODY_BYTES)
     async with serve(app) as url:
         yield url
 
