@@ -74,6 +74,7 @@ class AgentLink(Peer):
         self._held = HeldLeases()
         self._slots = 0
         self._reserved = 0
+        self._is_silent = False
         self._desired = DesiredState.ACTIVE
         self._agent_version = 0
         self._last_control = 0
@@ -84,6 +85,8 @@ class AgentLink(Peer):
     @property
     def free_slots(self) -> int:
         """How many more tasks the agent takes, as far as this link knows."""
+        if self._is_silent:
+            return 0
         return max(0, self._slots - len(self._held) - self._reserved)
 
     def permit(self, principal: Principal) -> None:
@@ -163,6 +166,9 @@ class AgentLink(Peer):
         if event.type == "task.cancelling":
             self._tell_cancel(held)
         elif event.type in LEASE_OVER and not held.ending:
+            # A process that let a lease run out may hang; its socket can stay open for long.
+            if event.data.get("error", {}).get("code") == "lease-expired":
+                self._is_silent = True
             self._lose(held)
 
     def heard_of_agent(self, event: Event) -> None:
@@ -180,6 +186,13 @@ class AgentLink(Peer):
     def send_message(self, sender: str, data: Any) -> None:
         """Pass a message on to the agent."""
         self.write(control_frame("message", **{"from": sender, "data": data}))
+
+    def heard(self) -> None:
+        """A process that can still send gets work again."""
+        super().heard()
+        if self._is_silent:
+            self._is_silent = False
+            self._changed.set()
 
     def ticked(self, now: float) -> None:
         """Raise Disconnect when `hello` does not come."""
@@ -363,17 +376,19 @@ class AgentLink(Peer):
         if outcome.is_success:
             if kind in ENDING:
                 self._drop(held)
+            if kind == "reject":
+                # It takes nothing now, until its next heartbeat says how much it can take.
+                self._reserved = max(0, self._slots - len(self._held))
         elif outcome.status in LOST_STATUSES:
             self._drop(held)
         else:
             held.ending = False
 
     def _note_heartbeat(self, frame: Frame, reply: Mapping[str, Any]) -> None:
-        free_slots = frame.get("free_slots")
-        if free_slots is not None:
-            # Slots that the process uses for what this link knows nothing of.
-            self._reserved = max(0, self._slots - len(self._held) - free_slots)
-            self._changed.set()
+        free_slots = frame.get("free_slots", self._slots)
+        # Slots that the process uses for what this link knows nothing of.
+        self._reserved = max(0, self._slots - len(self._held) - free_slots)
+        self._changed.set()
         self._send_controls(reply["controls"])
 
     def _forget(self, report: asyncio.Task[None], key: str) -> None:

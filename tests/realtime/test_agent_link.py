@@ -119,6 +119,36 @@ async def test_a_task_is_given_back(node: RealtimeNode, kind: str) -> None:
         assert node.tasks.released == ["tsk_1"]
 
 
+async def test_an_agent_that_rejects_gets_nothing_until_its_next_heartbeat(
+    node: RealtimeNode,
+) -> None:
+    """A task that it can't take does not bounce between the agent and the queue."""
+    async with ready(node) as (socket, _):
+        node.tasks.offer(1)
+        await socket.until("assign")
+        await report(socket, "reject", 1, reason="draining")
+        link = node.links._links["agt_1"]
+        await node.until(lambda: link.free_slots == 0)
+        await socket.send("heartbeat")
+        await node.until(lambda: link.free_slots == 2)
+
+
+async def test_an_agent_whose_lease_ran_out_gets_nothing_until_it_is_heard_of(
+    node: RealtimeNode,
+) -> None:
+    """A hung process burns no attempts, however long its socket stays open."""
+    async with ready(node) as (socket, _):
+        node.tasks.offer(1)
+        await socket.until("assign")
+        link = node.links._links["agt_1"]
+        error = {"code": "lease-expired", "message": "late"}
+        node.publish("task.retrying", task_id="tsk_1", agent_id="agt_1", version=9, error=error)
+        assert (await socket.expect("cancel"))["reason"] == "lost"
+        assert link.free_slots == 0
+        await socket.send("ping")
+        await node.until(lambda: link.free_slots == 2)
+
+
 async def test_reports_of_a_lease_stay_in_order_and_leases_go_side_by_side(
     node: RealtimeNode,
 ) -> None:
