@@ -130,7 +130,8 @@ class Referee:
         sent = response.request
         request = JudgedRequest(
             sent.method,
-            sent.url.raw_path.decode("ascii"),
+            # httpx tidies a URL up, unless it is told what to send.
+            sent.extensions.get("target", sent.url.raw_path).decode("ascii"),
             dict(sent.headers),
             # A request that follows a redirect has its body as a stream only.
             sent.read(),

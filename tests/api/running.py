@@ -47,14 +47,16 @@ def referee() -> Referee:
 class Api(httpx.AsyncClient):
     """A client whose every exchange is judged by the contract; an undeclared answer fails."""
 
-    def __init__(self, url: str, credential: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, url: str, credential: str | None = None, *, judged: bool = True, **options: Any
+    ) -> None:
         headers = {} if credential is None else {"Authorization": f"Bearer {credential}"}
         self.credential = credential
         super().__init__(
             base_url=url,
             headers={**headers, **options.pop("headers", {})},
             timeout=40,
-            event_hooks={"response": [_judge]},
+            event_hooks={"response": [_judge] if judged else []},
             **options,
         )
 

@@ -1,0 +1,292 @@
+"""Bars I1, I2, I3, Z6 and D2 against the whole product: hostile requests change nothing.
+
+The generators are those of the contract engine's tests, which show that no handler is reached.
+Here the stores are behind it: identifiers name what exists, and MongoDB is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from pymongo import MongoClient, monitoring
+
+from server.app import MAX_HEADER_BYTES
+from server.contract import Operation
+from tests.api.operations import CONTRACT, OPERATIONS, Existing, make_existing
+from tests.api.running import Api, RunningNode, found, running_node
+from tests.contract.hostile import (
+    OPERATORS,
+    Attack,
+    json_attacks,
+    key_attacks,
+    method_attacks,
+    operator_attacks,
+    path_attacks,
+    size_attacks,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+HIVE_COLLECTIONS = ("agents", "tasks", "task_logs")
+# What storage itself says to MongoDB. Operators that run code or patterns are not among them.
+ALLOWED_OPERATORS = frozenset(
+    {"$eq", "$gt", "$gte", "$lt", "$lte", "$ne", "$in", "$nin", "$exists", "$elemMatch"}
+    | {"$expr", "$and", "$or", "$cond", "$ifNull", "$literal", "$add", "$subtract", "$multiply"}
+    | {"$concat", "$toString", "$arrayToObject", "$objectToArray", "$concatArrays", "$slice"}
+    | {"$filter", "$mergeObjects", "$size", "$max", "$sum"}
+    | {"$set", "$unset", "$setOnInsert", "$inc", "$match", "$group", "$project", "$sort", "$limit"}
+)
+WITH_BODY = [
+    pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values() if one.body
+]
+
+
+class Commands(monitoring.CommandListener):
+    """Remembers the operators of the commands that were sent while it listens."""
+
+    def __init__(self) -> None:
+        self.listens = False
+        self.operators: set[str] = set()
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        """Take the operators of a command, but for the change stream's own pipeline."""
+        if self.listens and event.command_name != "getMore":
+            self.operators.update(operators_of(event.command))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """Nothing to take."""
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """Nothing to take."""
+
+
+def operators_of(value: Any) -> Iterator[str]:
+    """Keys that begin with `$`, except those of the protocol and of what is a literal."""
+    if isinstance(value, Mapping):
+        for key, member in value.items():
+            if key.startswith("$") and key not in ("$db", "$clusterTime", "$readPreference"):
+                yield key
+            if key not in ("$literal", "$clusterTime"):
+                yield from operators_of(member)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            yield from operators_of(member)
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    """What the node says to MongoDB; clients that are opened from now on are listened to."""
+    listener = Commands()
+    listeners = monitoring._LISTENERS
+    monitoring.register(listener)
+    yield listener
+    listeners.command_listeners.remove(listener)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def node(
+    tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str, commands: Commands
+) -> AsyncIterator[RunningNode]:
+    """The product, with an ear on its talk with MongoDB."""
+    # Long periods: nothing expires by itself while the tests look for changes.
+    periods = {"lease_seconds": 3_600, "agent_timeout_seconds": 3_600}
+    async with running_node(tmp_path_factory.mktemp("node"), mongodb_uri, **periods) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def existing(node: RunningNode, admin: Api) -> Existing:
+    """What the hostile requests name, once it has come to rest."""
+    existing = await make_existing(node, admin, admin)
+    path = f"/api/v1/agents/{existing.agent.agent_id}"
+    await found(
+        lambda: admin.ok("GET", path), lambda seen: seen["status"] == "busy", "the agent is busy"
+    )
+    return existing
+
+
+@pytest.fixture(scope="module")
+def strangers(node: RunningNode, admin: Api, viewer: Api) -> dict[str, Api]:
+    """Clients for paths that are not in the contract, which has nothing to say about them."""
+    credentials = {"admin": admin.credential, "viewer": viewer.credential, "anonymous": None}
+    return {name: node.client(given, judged=False) for name, given in credentials.items()}
+
+
+@pytest.fixture
+def unchanged(
+    node: RunningNode, existing: Existing, mongodb_client: MongoClient[dict[str, Any]]
+) -> Iterator[None]:
+    """Compare all that the hive holds before and after."""
+    database = mongodb_client[node.settings.mongodb_database]
+
+    def look() -> dict[str, list[Any]]:
+        return {name: list(database[name].find(sort=[("_id", 1)])) for name in HIVE_COLLECTIONS}
+
+    before = look()
+    yield
+    assert look() == before
+
+
+def on(existing: Existing, operation: Operation, attacks: Iterable[Attack]) -> Iterator[Attack]:
+    """The attacks on what exists instead of on what is unknown."""
+    for attack in attacks:
+        target = re.sub(r"\bunknown\b", existing.value(operation), attack.target)
+        yield replace(attack, target=target)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_operators_are_refused(
+    admin: Api, existing: Existing, commands: Commands, operation: Operation
+) -> None:
+    """I1: 400 or 422 for an operator in any slot, and none of them gets to MongoDB."""
+    commands.operators.clear()
+    commands.listens = True
+    for attack in on(existing, operation, operator_attacks(CONTRACT, operation)):
+        await attack.send(admin)
+    commands.listens = False
+    assert commands.operators <= ALLOWED_OPERATORS
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("operation", WITH_BODY)
+async def test_hostile_keys_are_refused(
+    admin: Api, existing: Existing, operation: Operation
+) -> None:
+    """I2: a declared object takes declared keys only."""
+    for attack in on(existing, operation, key_attacks(CONTRACT, operation)):
+        await attack.send(admin)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("operation", WITH_BODY)
+async def test_ambiguous_json_is_refused(
+    admin: Api, existing: Existing, operation: Operation
+) -> None:
+    """I3: JSON without one meaning is a 400 problem."""
+    for attack in on(existing, operation, json_attacks(operation)):
+        await attack.send(admin)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("caller", ["anonymous", "viewer", "admin"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_other_spellings_of_a_path_are_nothing(
+    strangers: dict[str, Api], existing: Existing, operation: Operation, caller: str
+) -> None:
+    """Z6: no spelling but the canonical one reaches an operation, whoever asks."""
+    for attack in on(existing, operation, path_attacks(operation)):
+        withstood = frozenset({401, 403, 404})
+        await replace(attack, withstood=withstood).send(strangers[caller])
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_other_methods_are_405_with_allow(
+    admin: Api, existing: Existing, operation: Operation
+) -> None:
+    """Z6: HEAD, TRACE and the rest; a header can't make another method of them."""
+    declared = {o.method for o in CONTRACT.operations.values() if o.path == operation.path}
+    for attack in on(existing, operation, method_attacks(CONTRACT, operation)):
+        answer = await attack.send(admin)
+        assert set(answer.headers["Allow"].split(", ")) == declared
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_one_more_than_a_limit_is_refused(
+    node: RunningNode, admin: Api, existing: Existing, operation: Operation
+) -> None:
+    """D2: 413, 414 and 431."""
+    limit = node.settings.max_body_bytes
+    for attack in on(existing, operation, size_attacks(operation, max_body_bytes=limit)):
+        await attack.send(admin)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_too_many_bytes_of_headers_close_the_connection(
+    node: RunningNode, admin: Api, existing: Existing, operation: Operation
+) -> None:
+    """D2: over 16 KiB of headers there is no request that could be answered."""
+    head = [
+        f"{operation.method} {existing.target(operation)} HTTP/1.1",
+        f"Authorization: Bearer {admin.credential}",
+        "X-Padding: " + "a" * MAX_HEADER_BYTES,
+    ]
+    assert await raw_answer(node, head) == b""
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_huge_body_is_refused_before_it_is_sent(
+    node: RunningNode, admin: Api, existing: Existing, operation: Operation
+) -> None:
+    """D2: of 100 MB that are announced, here and to a path that is none, nothing is read."""
+    for target in (existing.target(operation), "/nowhere"):
+        head = [
+            f"{operation.method} {target} HTTP/1.1",
+            f"Authorization: Bearer {admin.credential}",
+            "Content-Type: application/json",
+            "Content-Length: 100000000",
+        ]
+        answer = await raw_answer(node, head)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert b'"code":"content-too-large"' in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("tasks", "name"), ("tasks", "owner"), ("tasks", "agent_id"), ("events", "subject")],
+)
+async def test_text_of_an_operator_is_text(
+    admin: Api, commands: Commands, path: str, name: str
+) -> None:
+    """I1: a filter that looks like an operator is compared as the text that it is."""
+    commands.operators.clear()
+    commands.listens = True
+    await admin.submit(name="another")
+    for value in OPERATORS:
+        listed = await admin.ok("GET", f"/api/v1/{path}", params={name: str(value)[:60]})
+        assert listed == []
+    commands.listens = False
+    assert {"$eq", "$literal"} <= commands.operators <= ALLOWED_OPERATORS
+
+
+async def test_task_named_like_an_operator_is_found_by_its_name(admin: Api) -> None:
+    """I1: as a text it is as good as any other."""
+    task_id = await admin.submit(
+        name='{"$ne": null}',
+        description="$where",
+        labels={"a": "$name"},
+        concurrency={"key": "$$ROOT", "limit": 1},
+    )
+    (task,) = await admin.ok("GET", "/api/v1/tasks", params={"name": '{"$ne": null}'})
+    assert task["task_id"] == task_id
+    task = await admin.task(task_id)
+    assert task["description"] == "$where"
+    assert task["labels"] == {"a": "$name"}
+    assert task["concurrency"]["key"] == "$$ROOT"
+
+
+async def raw_answer(node: RunningNode, head: list[str]) -> bytes:
+    """All that comes back for a head, until the server closes the connection."""
+    host, port = node.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        lines = [head[0], "Host: a", *head[1:], "", ""]
+        writer.write("\r\n".join(lines).encode())
+        with suppress(ConnectionError):
+            return await asyncio.wait_for(reader.read(), 10)
+        return b""
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
