@@ -55,7 +55,7 @@ def identities(data_dir: Path) -> dict[str, str]:
     """The agents that demos of a data directory made: name -> identifier."""
     files = (data_dir / "demo").glob("demo-agent-*.json")
     kept = [json.loads(file.read_text()) for file in files]
-    return {one["name"]: one["agent_id"] for one in kept}
+    return {one["name"]: one["agent_id"] for one in kept if one}
 
 
 async def tasks_of_last_run(client: AsyncClient) -> list[TaskSummary]:
@@ -186,6 +186,20 @@ def test_unreadable_files_fail_their_own_tasks_only(
     assert "latin.txt" in (output / "report.md").read_text()
 
 
+def test_an_agent_whose_key_is_lost_comes_back_under_another_name(
+    server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its old name may be at work for somebody else, so that it is left alone."""
+    source = write_files(tmp_path / "in", {"a.txt": b"A."})
+    assert run_in_process(server, source, tmp_path / "out") == 0
+    before = identities(server.data.path)
+    for kept in (server.data.path / "demo").glob("demo-agent-*.json"):
+        kept.write_text("{}")
+    assert run_in_process(server, source, tmp_path / "out") == 0
+    assert set(identities(server.data.path)).isdisjoint(before)
+    assert "All 2 tasks completed." in capsys.readouterr().out
+
+
 def test_more_files_than_a_task_may_have_dependencies_are_merged_in_levels(
     server: ServerProcess,
     tmp_path: Path,
@@ -285,7 +299,7 @@ async def test_two_demos_at_once_have_agents_of_their_own(
         said = slow.read_until("task.started")
         quick = run_demo(server.data.path, "--input", small, "--output", tmp_path / "quick")
         assert quick.code == 0, quick.said
-        agents = set(re.findall(r"demo-agent-\d+", quick.said))
-        assert agents.isdisjoint(re.findall(r"demo-agent-\d+", said))
+        agents = set(re.findall(r"demo-agent-[\w-]+", quick.said))
+        assert agents.isdisjoint(re.findall(r"demo-agent-[\w-]+", said))
         slow.send(signal.SIGINT)
         slow.wait()
