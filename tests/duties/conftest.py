@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from server import cancelling
 from storage.mongo import stream
 from tests.storage.store import Store, open_store
 
@@ -31,5 +32,6 @@ async def store(mongodb_uri: str, kept_database: str) -> AsyncIterator[Store]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quiet stream answers sooner, so that a recorder is known to be at work sooner."""
+    """A quiet stream answers sooner, and a cancellation that got lost is repeated sooner."""
     monkeypatch.setattr(stream, "STREAM_WAIT_MS", 50)
+    monkeypatch.setattr(cancelling, "AGAIN_SECONDS", 0.05)

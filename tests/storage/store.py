@@ -90,6 +90,12 @@ class Store:
         assert task is not None
         return task, proof_of(task)
 
+    async def complete(self, proof: LeaseProof) -> Task:
+        """The holder of the lease ends its task."""
+        return await self.tasks.change_leased(
+            proof, lambda task: machine.complete(task, proof, None), ME, agent_id=None
+        )
+
     async def clear(self) -> None:
         """Leave indexes and nothing else."""
         for name in ("tasks", "agents", "task_logs", "events", "leaders"):
