@@ -292,7 +292,6 @@ async def test_the_claimer_survives_a_failure_to_give_back(
     store: Store, dispatcher: NodeDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage at the wrong moment costs one lease period, not all long-polls of the node."""
-
     failed = asyncio.Event()
 
     async def fail(*_: Any, **__: Any) -> Task:
