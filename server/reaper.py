@@ -2,8 +2,8 @@
 
 One node at a time has the duty, under the lease `reaper`. Each sweep is a query by the database's
 clock and, for each task found, one guarded change: a second reaper does no harm. A new reaper, and
-one after an outage of the store, waits one lease period before it takes leases back: agents could
-not renew while nobody was there to hear them.
+one after an outage of the store or a stop of its own process, waits one lease period before it
+takes leases back: agents could not renew while nobody was there to hear them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ class Reaper:
             except Unavailable as error:
                 log.warning("reaper.store_unavailable", term=term, cause=str(error))
                 self._be_patient()
+            slept_from = time.monotonic()
             await asyncio.sleep(self._periods.turn)
+            if time.monotonic() - slept_from > self._periods.turn + self._periods.lease:
+                # The whole process was stopped: it could not hear renewals meanwhile.
+                self._be_patient()
 
     def _be_patient(self) -> None:
         self._patient_until = time.monotonic() + self._periods.lease

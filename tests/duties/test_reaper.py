@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from server.cancelling import cancel_and_wait
 from server.presence import NodePresence
 from server.reaper import Periods, Reaper
 from server.releaser import Releaser
+from tests.servers import eventually
 from tests.storage.store import ME, Store
 
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -106,6 +109,32 @@ async def test_a_reaper_is_patient_again_after_an_outage(
     await _until_status(store, again.task_id, TaskStatus.QUEUED)
     await cancel_and_wait(work)
     assert outages == []
+    assert (await store.tasks.get(task.task_id)).status is TaskStatus.RUNNING
+
+
+async def test_a_reaper_is_patient_again_after_its_process_was_stopped(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sleep that took far too long means that nobody heard renewals meanwhile."""
+    reaper = _reaper(store, lease=3600)
+    task, _ = await store.running("agt_1", seconds=0.001)
+    ahead = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        if not ahead[0]:
+            # Longer than the patience of a new reaper.
+            ahead[0] = 10_000.0
+        await asyncio.sleep(seconds)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead[0])
+    monkeypatch.setattr("server.reaper.time", clock)
+    monkeypatch.setattr("server.reaper.asyncio", SimpleNamespace(sleep=sleep))
+    work = asyncio.create_task(reaper.work(1))
+    await eventually(lambda: ahead[0] > 0, "the process was stopped")
+    for _ in range(2):
+        later = await store.submit(run_at=PAST)
+        await _until_status(store, later.task_id, TaskStatus.QUEUED)
+    await cancel_and_wait(work)
     assert (await store.tasks.get(task.task_id)).status is TaskStatus.RUNNING
 
 
