@@ -212,7 +212,7 @@ def test_links_lead_somewhere(operation: Operation) -> None:
     for answer in operation.document["responses"].values():
         for link in follow(answer).get("links", {}).values():
             target = CONTRACT.operations[link["operationId"]]
-            assert set(link["parameters"]) <= {parameter.name for parameter in target.parameters}
+    XX <= {parameter.name for parameter in target.parameters}
 
 
 def test_schemas_keep_to_what_both_dialects_agree_on() -> None:
