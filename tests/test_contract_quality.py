@@ -208,11 +208,15 @@ def test_response_examples_are_valid(operation: Operation) -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_links_lead_somewhere(operation: Operation) -> None:
-    """A link names an operation and parameters that it has."""
+    """A link names an operation, and parameters and members of the body that it has."""
     for answer in operation.document["responses"].values():
         for link in follow(answer).get("links", {}).values():
             target = CONTRACT.operations[link["operationId"]]
-    XX <= {parameter.name for parameter in target.parameters}
+            named = set(link.get("parameters", ()))
+            assert named <= {parameter.name for parameter in target.parameters}
+            if "requestBody" in link:
+                body = follow(target.document["requestBody"]["content"][JSON]["schema"])
+                assert set(link["requestBody"]) <= body["properties"].keys()
 
 
 def test_schemas_keep_to_what_both_dialects_agree_on() -> None:
