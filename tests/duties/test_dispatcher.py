@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hive import tasks as machine
 from hive.agents import AgentAction, control
 from hive.errors import AgentNotFound, Unavailable
 from hive.ports import TaskFilter
@@ -221,6 +222,51 @@ async def test_a_waiter_is_not_served_twice_at_once(
     go_on.set()
     assert await _granted(claim) == [tasks[0].task_id]
     assert await _idle(store) == {tasks[1].task_id}
+
+
+async def test_a_waiter_that_was_passed_by_is_come_back_to(
+    store: Store, dispatcher: NodeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is queued behind the back of the claim's own try wakes nobody a second time."""
+    agent = await store.register()
+    take, waiting, go_on = store.tasks.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any) -> Task | None:
+        task = await take(*args)
+        waiting.set()
+        await go_on.wait()
+        return task
+
+    # Its queue is known and empty by now, so that the try gets as far as the claim.
+    monkeypatch.setattr(dispatching, "KEYS_FRESH_SECONDS", 3600.0)
+    assert await dispatcher.claim(agent.agent_id, max_leases=1, wait_seconds=0) == []
+    gone = await store.submit()
+    await store.tasks.change(gone.task_id, machine.cancel, ME)
+    monkeypatch.setattr(store.tasks, "claim", slow)
+    claim = _wait(dispatcher, agent.agent_id)
+    await asyncio.wait_for(waiting.wait(), 10)
+    task = await store.submit()
+    await eventually(lambda: dispatcher._waiters[0].was_passed, "the claimer passed by")
+    go_on.set()
+    assert await _granted(claim) == [task.task_id]
+
+
+async def test_a_grant_in_the_moment_of_leaving_is_given_back(
+    store: Store, dispatcher: NodeDispatcher
+) -> None:
+    """The claimer has answered, and the one who waited is gone before hearing it."""
+    agent = await store.register()
+    claim = _wait(dispatcher, agent.agent_id)
+    await _is_waiting(dispatcher)
+    [waiter] = dispatcher._waiters
+    dispatcher._waiters.clear()
+    task, _ = await store.running(agent.agent_id)
+    waiter.granted.set_result([task])
+    claim.cancel()
+    with suppress(asyncio.CancelledError):
+        await claim
+    await dispatcher.stop()
+    assert await _idle(store) == {task.task_id}
 
 
 async def test_a_queue_that_fills_while_the_queues_are_read_is_seen(
