@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
@@ -56,18 +57,42 @@ def open_database(client: AsyncMongoClient[Document], name: str) -> Database:
 def guarded(
     operation: Callable[P, Coroutine[Any, Any, T]],
 ) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Turn "MongoDB does not answer" into Unavailable; other errors are faults and go through."""
+    """Turn "MongoDB does not answer" into Unavailable; other errors are faults and go through.
+
+    The operation runs to its end, within the client's timeout, even when its caller is cancelled.
+    """
 
     @functools.wraps(operation)
     async def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await operation(*args, **kwargs)
+            return await finish(operation(*args, **kwargs))
         except PyMongoError as error:
             if isinstance(error, ConnectionFailure) or error.timeout or _is_transient(error):
                 raise Unavailable(store="mongodb", cause=repr(error)[:500]) from error
             raise
 
     return run
+
+
+# The event loop holds tasks weakly.
+_under_way: set[asyncio.Task[Any]] = set()
+
+
+async def finish(operation: Coroutine[Any, Any, T]) -> T:
+    """Await the operation; a cancellation ends the waiting, not the operation.
+
+    A cancellation inside PyMongo 4.20 can leave the lock of its topology held for good (its
+    condition waits by Python 3.11's `wait_for`, which a second cancellation breaks off): then no
+    operation of that client ever ends again.
+    """
+    task = asyncio.ensure_future(operation)
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        raise
 
 
 def _is_transient(error: PyMongoError) -> bool:

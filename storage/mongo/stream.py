@@ -96,6 +96,7 @@ class MongoChangeStream:
         self._token = self._cursor.get("postBatchResumeToken", self._token)
         return batch
 
+    @guarded
     async def stop(self) -> None:
         """Close the cursor on the server, as far as that is reachable."""
         if self._cursor is not None and self._cursor["id"] != 0:
