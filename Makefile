@@ -7,6 +7,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 INPUT ?= examples/data
 OUTPUT ?= out
+# Most tests wait for something; three workers keep two cores busy. A file stays with one worker.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Two runs in one checkout take turns where they share a cache, and only there.
 LOCKED := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv/.lint-lock)
@@ -46,7 +49,7 @@ lint-alone:
 .PHONY: test
 test: lint ## Every check of a change: lint, tests, coverage.
 	coverage=$$(mktemp -d); trap 'rm -rf "$$coverage"' EXIT; \
-	COVERAGE_FILE=$$coverage/data $(BIN)/python -m pytest \
+	COVERAGE_FILE=$$coverage/data $(PYTEST) \
 	    --cov --cov-branch --cov-report=term --cov-fail-under=90
 
 # pytest answers 5 when it found no test to run.

@@ -103,6 +103,7 @@ setup(
             "pytest-asyncio>=1.5",
             "pytest-cov>=7.1",
             "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",
             "ruff>=0.17.6",
             "schemathesis>=4.32.5",
             "setuptools>=80",

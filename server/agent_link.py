@@ -28,19 +28,12 @@ from server.closing import CloseCode, Disconnect, ErrorCode, FrameRefused
 from server.frames import control_frame
 from server.held_leases import LEASE_OVER, Held, HeldLeases
 from server.invocation import Outcome
-from server.liveness import PeerLimits
 from server.peer import Frame, Peer
 from server.reports import ENDING, REPORTS, answer_report
 
 if TYPE_CHECKING:
     from server.agent_links import AgentLinks
 
-LINK_LIMITS: Final = PeerLimits(
-    frame_bytes=1024 * 1024,
-    frames_per_second=1000.0,
-    frames_burst=2000,
-    buffered_bytes=2 * 1024 * 1024,
-)
 REPORTS_IN_FLIGHT: Final = 256
 REPORT_BYTES_IN_FLIGHT: Final = 8 * 1024 * 1024
 ASSIGN_ABOVE_BYTES: Final = 64 * 1024

@@ -28,6 +28,15 @@ class PeerLimits:
     stuck_seconds: float = 60.0
 
 
+LINK_LIMITS: Final = PeerLimits(
+    frame_bytes=1024 * 1024,
+    frames_per_second=1000.0,
+    frames_burst=2000,
+    buffered_bytes=2 * 1024 * 1024,
+)
+"""Those of the agents' links."""
+
+
 class Outgoing(Protocol):
     """How much a peer has taken of what was written."""
 

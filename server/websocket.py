@@ -22,7 +22,7 @@ from tornado.websocket import WebSocketHandler, _WebSocketParams
 from hive.errors import Forbidden, HiveError, Malformed
 from hive.ports import Identifiers
 from server.addresses import AddressResolver
-from server.agent_link import LINK_LIMITS, AgentLink
+from server.agent_link import AgentLink
 from server.agent_links import AgentLinks
 from server.answers import SECURITY_HEADERS, encode_json
 from server.closing import CloseCode, shorten_reason
@@ -36,7 +36,7 @@ from server.handshake import (
     read_offer,
 )
 from server.hub import Hub
-from server.liveness import PeerLimits
+from server.liveness import LINK_LIMITS, PeerLimits
 from server.peer import Authenticate, Peer
 from server.peers import Peers
 from server.problems import PROBLEM_JSON, MethodNotAllowed, build_problem

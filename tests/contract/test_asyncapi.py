@@ -9,12 +9,12 @@ import pytest
 from hive.events import EVENT_TYPES
 from hive.permissions import PERMISSIONS
 from server import connection, peers, subscriptions
-from server.agent_link import LINK_LIMITS, REPORTS_IN_FLIGHT, AgentLink
+from server.agent_link import REPORTS_IN_FLIGHT, AgentLink
 from server.closing import CloseCode, ErrorCode
 from server.connection import Connection
 from server.contract import Contract
 from server.handshake import SUBPROTOCOL
-from server.liveness import PeerLimits
+from server.liveness import LINK_LIMITS, PeerLimits
 from server.peer import Peer
 from server.reports import REPORTS
 from server.resources import asyncapi_path, openapi_path

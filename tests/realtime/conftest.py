@@ -15,14 +15,13 @@ from tornado.web import Application
 
 from hive.ports import Limits
 from server.addresses import AddressResolver
-from server.agent_link import LINK_LIMITS
 from server.agent_links import AgentLinks
 from server.app import make_http_server
 from server.binding import bind
 from server.contract import Contract
 from server.hub import Hub
 from server.invocation import Invoker
-from server.liveness import PeerLimits
+from server.liveness import LINK_LIMITS, PeerLimits
 from server.peers import Peers
 from server.resources import asyncapi_path, openapi_path
 from server.websocket import Realtime

@@ -46,8 +46,7 @@ async def test_failure_after_the_caller_has_gone_is_nobodys() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     go_on.set()
-    while len(asyncio.all_tasks()) > 1:
-        await asyncio.sleep(0)
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
 
 
 async def test_lost_connection_is_unavailable_and_a_fault_is_a_fault() -> None:
