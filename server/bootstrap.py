@@ -51,7 +51,7 @@ from server.recorder import Recorder
 from server.releaser import Releaser
 from server.resources import asyncapi_path, openapi_path
 from server.revocations import Revocations
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 from server.tokens import AccessTokens
 from server.websocket import Realtime
 from storage.mongo.agents import MongoAgents
@@ -239,7 +239,10 @@ async def open_node(
 
 
 async def serve(settings: Settings) -> None:
-    """Run a node until SIGTERM or SIGINT. Raises DataDirectoryError, EmbeddedMongoError."""
+    """Run a node until SIGTERM or SIGINT.
+
+    Raises ContractError, BindingError, SettingsError, DataDirectoryError, EmbeddedMongoError.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -264,8 +267,12 @@ async def serve(settings: Settings) -> None:
 
 
 def listen(server: HTTPServer, host: str, port: int) -> str:
-    """Listen; the URL with the port that it is (0 asks for any)."""
-    sockets = bind_sockets(port, host)
+    """Listen; the URL with the port that it is (0 asks for any). Raises SettingsError."""
+    try:
+        sockets = bind_sockets(port, host)
+    except OSError as error:
+        problem = f"AGENTZERO_HOST, AGENTZERO_PORT: can't listen on {host}:{port}: {error.strerror}"
+        raise SettingsError([problem]) from error
     server.add_sockets(sockets)
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{sockets[0].getsockname()[1]}"

@@ -1,0 +1,21 @@
+"""What stops a start-up says so."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from server.bootstrap import listen
+from server.settings import SettingsError
+
+
+def test_a_port_in_use_is_named() -> None:
+    """Not a traceback, but the variables to change."""
+    server: Any = SimpleNamespace(add_sockets=lambda _: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = cast("int", taken.getsockname()[1])
+        with pytest.raises(SettingsError, match=rf"AGENTZERO_PORT.*127\.0\.0\.1:{port}"):
+            listen(server, "127.0.0.1", port)
