@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,8 @@ from server.bootstrap import listen
 from server.settings import SettingsError
 
 
+# Tornado leaves the socket that it could not bind to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket")
 def test_a_port_in_use_is_named() -> None:
     """Not a traceback, but the variables to change."""
     server: Any = SimpleNamespace(add_sockets=lambda _: None)
@@ -19,3 +22,4 @@ def test_a_port_in_use_is_named() -> None:
         port = cast("int", taken.getsockname()[1])
         with pytest.raises(SettingsError, match=rf"AGENTZERO_PORT.*127\.0\.0\.1:{port}"):
             listen(server, "127.0.0.1", port)
+    gc.collect()
