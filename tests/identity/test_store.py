@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from sqlalchemy import text
@@ -152,10 +153,13 @@ async def test_too_much_waiting_work_is_refused_at_once(sqlite_url: str) -> None
     database = Database(sqlite_url, threads=1, waiting=2)
     database.migrate()
     store = SqlIdentity(database)
-    answers = await asyncio.gather(
-        *(store.count_users() for _ in range(10)), return_exceptions=True
-    )
-    refused = [answer for answer in answers if isinstance(answer, Unavailable)]
-    assert len(refused) == 7
-    assert [answer for answer in answers if answer == 0] == [0, 0, 0]
+    go_on = threading.Event()
+    waiting = [asyncio.create_task(database.read(lambda _: go_on.wait(10))) for _ in range(3)]
+    await asyncio.sleep(0)
+    for _ in range(7):
+        with pytest.raises(Unavailable):
+            await store.count_users()
+    go_on.set()
+    assert await asyncio.gather(*waiting) == [True, True, True]
+    assert await store.count_users() == 0
     database.close()
