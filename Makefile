@@ -9,7 +9,8 @@ INPUT ?= examples/data
 OUTPUT ?= out
 # Most tests wait for something; three workers keep two cores busy. A file stays with one worker.
 WORKERS ?= 3
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(SLOW_FIRST) tests
+SLOW_FIRST = tests/faults tests/fuzz tests/demo tests/api
 
 # Two runs in one checkout take turns where they share a cache, and only there.
 LOCKED := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv/.lint-lock)

@@ -61,7 +61,9 @@ async def get_agent(context: Context, *, agent_id: str) -> Reply:
     """One agent with its current leases."""
     agent = await context.services.agents.get(agent_id)
     held = await context.services.tasks.held_by(agent_id)
-    return Reply({**agent_view(agent), "leases": [held_lease_view(task) for task in held]})
+    is_holder = context.caller.is_admin or context.caller.agent_id == agent_id
+    leases = [held_lease_view(task, is_holder=is_holder) for task in held]
+    return Reply({**agent_view(agent), "leases": leases})
 
 
 async def update_agent(context: Context, *, agent_id: str, body: dict[str, Any]) -> Reply:

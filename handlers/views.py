@@ -47,22 +47,18 @@ def control_view(control: ControlRequest) -> View:
     )
 
 
-def held_lease_view(task: Task) -> View:
-    """The schema `HeldLease`, of a task that is leased."""
+def held_lease_view(task: Task, *, is_holder: bool) -> View:
+    """The schema `HeldLease`, of a task that is leased; its holder sees the identifier, too."""
     lease = task.lease
     if lease is None:
         raise AssertionError("the task is not leased")
-    return {
-        "lease_id": lease.lease_id,
-        "task_id": task.task_id,
-        "fence": lease.fence,
-        "expires_at": lease.expires_at,
-    }
+    held = {"task_id": task.task_id, "fence": lease.fence, "expires_at": lease.expires_at}
+    return {"lease_id": lease.lease_id, **held} if is_holder else held
 
 
 def lease_view(task: Task) -> View:
     """The schema `Lease`: the lease with what its holder needs of the task."""
-    held = held_lease_view(task)
+    held = held_lease_view(task, is_holder=True)
     del held["task_id"]
     leased = {
         "task_id": task.task_id,

@@ -274,6 +274,12 @@ async def test_claim_gives_what_can_be_run(node: RunningNode, admin: Api, user: 
     assert held["leases"] == [
         {k: lease[k] for k in ("lease_id", "fence", "expires_at")} | {"task_id": task_id}
     ]
+    # The identifier is its holder's; others see that there is a lease.
+    for other in (user, half.api):
+        seen = await other.ok("GET", f"{AGENTS}/{whole.agent_id}")
+        assert [sorted(each) for each in seen["leases"]] == [["expires_at", "fence", "task_id"]]
+    own = await whole.api.ok("GET", f"{AGENTS}/{whole.agent_id}")
+    assert own["leases"] == held["leases"]
     task = await user.task(task_id)
     assert task["status"] == "running"
     assert task["lease"] == {

@@ -195,12 +195,12 @@ class AgentRegistered(Agent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldLease:
-    """A lease that an agent holds."""
+    """A lease that an agent holds; `lease_id` is shown to the agent itself and to admins only."""
 
-    lease_id: str
     task_id: str
     fence: int
     expires_at: datetime
+    lease_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
