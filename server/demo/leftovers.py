@@ -43,5 +43,7 @@ async def release_leases(client: AsyncClient, agent_ids: Iterable[str]) -> None:
     """Free the slots of agents whose processes are gone. `client` is an admin's."""
     for agent_id in agent_ids:
         for lease in (await client.agents.get(agent_id)).leases:
+            if lease.lease_id is None:
+                raise PermissionError("only an admin, or the agent itself, sees its leases")
             with suppress(ConflictError, NotFoundError):  # It expired meanwhile.
                 await client.leases.release(lease.lease_id, lease.fence)
