@@ -1,6 +1,6 @@
 """The settings of a node: read once from the environment, typed, every error reported at once.
 
-Every variable is `AGENTZERO_<NAME>`; the README lists them. `load_settings()` is the only place
+Every variable is `AGENTZERO_<NAME>`; docs/operations.md lists them. `load_settings()` is the only place
 that reads the environment. Secrets are `SecretStr`: neither `repr()` nor an error shows them.
 """
 
