@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import yaml
 from pydantic import SecretStr
 
 from hive.events import EVENT_TYPES
@@ -38,6 +40,18 @@ def test_table_of_events_is_the_vocabulary() -> None:
     rows += [f"| `{event_type}` | {meaning} |" for event_type, meaning in EVENT_TYPES.items()]
     table = "\n".join(rows) + "\n"
     assert read_table("events.md", "events") == table, f"write this into docs/events.md:\n{table}"
+
+
+def test_example_of_the_envelope_is_an_event() -> None:
+    """It has the members of the contract, and a type that there is."""
+    found = re.search(r"```json\n(.*?)```", (DOCS / "events.md").read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    event = json.loads(found[1])
+    contract = yaml.safe_load((DOCS.parent / "openapi.yaml").read_text("utf-8"))
+    schema = contract["components"]["schemas"]["Event"]
+    assert set(schema["required"]) <= set(event) <= set(schema["properties"])
+    assert event["type"] in EVENT_TYPES
+    assert event["data"]["task_id"] == event["subject"]
 
 
 def test_table_of_settings_names_every_variable_with_its_default() -> None:
