@@ -63,6 +63,12 @@ class Sweeps(Protocol):
     async def drop_dependency(self, task_id: str, mark: Without) -> Task | None:
         """Take one dependency off the list of a task; None when it was not on it. No event."""
 
+    async def settle_pending(self, *, limit: int) -> Sequence[Task]:
+        """Tasks whose dependencies may not have been looked at since the insert, oldest first."""
+
+    async def settled(self, task_id: str) -> Task:
+        """Note that it was done; the task after that. Idempotent, no event."""
+
     async def unblocked(self, *, limit: int) -> Sequence[str]:
         """Blocked tasks that wait on nothing any more."""
 

@@ -138,6 +138,9 @@ def submit(spec: TaskSpec, owner: str, waiting_on: tuple[str, ...]) -> Change:
     fields.update({name: value for name, value in optional.items() if value is not None})
     if status is _S.QUEUED:
         fields |= _queued_now()
+    if waiting_on:
+        # Dependencies are looked at again behind the insert: the reaper does it after a crash.
+        fields["settle_pending"] = True
     if spec.timeouts is not None and spec.timeouts.total_seconds is not None:
         fields["total_deadline"] = After(spec.timeouts.total_seconds)
     return Change("task.created", fields)

@@ -84,6 +84,8 @@ class Reaper:
         await self._each(await sweeps.unobedient(self._periods.grace, limit=BATCH), machine.revoke)
         for task_id, version, what in await sweeps.timed_out(limit=BATCH):
             await self._each([task_id], _time_out(version, what))
+        for task in await sweeps.settle_pending(limit=BATCH):
+            await _unless_moved_on(self._releaser.settle(task))
         for task_id, status in await sweeps.release_pending(limit=BATCH):
             self._releaser.add(task_id, status)
         await sweeps.announce_logs(ACTOR, limit=BATCH)

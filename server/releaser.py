@@ -58,7 +58,7 @@ class Releaser:
         for dependency, status in statuses.items():
             if status in ENDED:
                 await self.tell(task, dependency, status)
-        return await self._tasks.get(task.task_id)
+        return await self._sweeps.settled(task.task_id)
 
     async def _run(self) -> None:
         while True:

@@ -6,11 +6,11 @@ All times are compared by the database (`$$NOW`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pymongo import ASCENDING, ReturnDocument
 
 from hive.changes import NOW, Actor, Change, Without
+from hive.errors import TaskNotFound
 from hive.ports import DecideTask
 from hive.tasks import Task, TaskStatus
 from storage.mongo.agents import MongoAgents
@@ -59,6 +59,24 @@ class MongoSweeps:
         return None if document is None else read_task(document)
 
     @guarded
+    async def settle_pending(self, *, limit: int) -> Sequence[Task]:
+        pending = self._tasks.find({"settle_pending": True}, WITHOUT_FREE_FORM)
+        found = pending.sort("created_at", ASCENDING).limit(limit)
+        return [read_task(document) async for document in found]
+
+    @guarded
+    async def settled(self, task_id: str) -> Task:
+        document = await self._tasks.find_one_and_update(
+            {"_id": task_id},
+            {"$unset": {"settle_pending": ""}},
+            projection=WITHOUT_FREE_FORM,
+            return_document=ReturnDocument.AFTER,
+        )
+        if document is None:
+            raise TaskNotFound
+        return read_task(document)
+
+    @guarded
     async def unblocked(self, *, limit: int) -> Sequence[str]:
         return await self._ids({"status": TaskStatus.BLOCKED.value, "waiting_on": []}, limit)
 
@@ -79,23 +97,27 @@ class MongoSweeps:
 
     @guarded
     async def timed_out(self, *, limit: int) -> Sequence[tuple[str, int, str]]:
-        over = {
-            "queue": _over("queued", "$queued_at", "queue_seconds"),
-            "execution": _over("running", "$started_at", "execution_seconds"),
-            "total": {"$lt": ["$total_deadline", "$$NOW"]},
-        }
-        waiting = {
-            "timeouts": {"$exists": True},
-            "status": {"$in": ["scheduled", "blocked", "queued", "running"]},
-        }
-        guards: dict[str, Document] = {
-            "queue": {"queued_at": {"$exists": True}},
-            "execution": {"lease.lease_id": {"$exists": True}},
-            "total": {"total_deadline": {"$exists": True}},
+        exists = {"$exists": True}
+        over: dict[str, Document] = {
+            "queue": {
+                "status": TaskStatus.QUEUED.value,
+                "queued_at": exists,
+                "timeouts.queue_seconds": exists,
+                "$expr": _longer_than("$queued_at", "$timeouts.queue_seconds"),
+            },
+            "execution": {
+                "lease.lease_id": exists,
+                "started_at": exists,
+                "timeouts.execution_seconds": exists,
+                "$expr": _longer_than("$started_at", "$timeouts.execution_seconds"),
+            },
+            "total": {
+                "total_deadline": exists,
+                "$expr": {"$lt": ["$total_deadline", "$$NOW"]},
+            },
         }
         found: list[tuple[str, int, str]] = []
-        for what, condition in over.items():
-            query = {**waiting, **guards[what], "$expr": condition}
+        for what, query in over.items():
             rows = self._tasks.find(query, {"version": True}).limit(limit)
             found += [(row["_id"], row["version"], what) async for row in rows]
         return found
@@ -126,13 +148,5 @@ def _ago(seconds: float) -> Document:
     return {"$subtract": ["$$NOW", round(seconds * 1000)]}
 
 
-def _over(status: str, since: str, timeout: str) -> dict[str, Any]:
-    allowed = {"$multiply": [f"$timeouts.{timeout}", 1000]}
-    waited = {"$subtract": ["$$NOW", since]}
-    return {
-        "$and": [
-            {"$eq": ["$status", status]},
-            {"$gt": [f"$timeouts.{timeout}", None]},
-            {"$gt": [waited, allowed]},
-        ]
-    }
+def _longer_than(since: str, seconds: str) -> Document:
+    return {"$gt": [{"$subtract": ["$$NOW", since]}, {"$multiply": [seconds, 1000]}]}

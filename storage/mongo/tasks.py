@@ -71,9 +71,35 @@ INDEXES = (
         partialFilterExpression={"run_at": {"$exists": True}},
     ),
     IndexModel(
-        [("timeouts", ASCENDING)],
-        name="timeouts",
-        partialFilterExpression={"timeouts": {"$exists": True}},
+        [("waiting_on", ASCENDING)],
+        name="unblocked",
+        partialFilterExpression={"status": TaskStatus.BLOCKED.value},
+    ),
+    IndexModel(
+        [("created_at", ASCENDING)],
+        name="unsettled",
+        partialFilterExpression={"settle_pending": True},
+    ),
+    IndexModel(
+        [("queued_at", ASCENDING)],
+        name="queue_timeout",
+        partialFilterExpression={
+            "queued_at": {"$exists": True},
+            "timeouts.queue_seconds": {"$exists": True},
+        },
+    ),
+    IndexModel(
+        [("started_at", ASCENDING)],
+        name="execution_timeout",
+        partialFilterExpression={
+            "lease.lease_id": {"$exists": True},
+            "timeouts.execution_seconds": {"$exists": True},
+        },
+    ),
+    IndexModel(
+        [("total_deadline", ASCENDING)],
+        name="total_timeout",
+        partialFilterExpression={"total_deadline": {"$exists": True}},
     ),
     IndexModel(
         [("logs_held", ASCENDING)],

@@ -174,6 +174,24 @@ async def test_a_task_is_settled_when_its_dependency_has_ended_meanwhile(store: 
     assert (settled.status, settled.waiting_on) == (TaskStatus.BLOCKED, (other.task_id,))
 
 
+async def test_what_a_crash_left_between_insert_and_settling_is_found(
+    store: Store, statuses: Any
+) -> None:
+    """Its dependency ended, and was released, before it was there: nobody else would look."""
+    top = await store.submit()
+    await _end(store, top, TaskStatus.CANCELLED)
+    await store.sweeps.released([top.task_id])
+    late = [
+        (await store.submit(None, top.task_id, on_dependency_failure=policy)).task_id
+        for policy in (FAIL, SKIP, RUN)
+    ]
+    presence = NodePresence(store.agents, store.tasks)
+    releaser = Releaser(store.tasks, store.sweeps)
+    await Reaper(store.tasks, store.sweeps, presence, releaser, Periods(30, 10, 30)).turn()
+    assert statuses(late) == ["failed", "cancelled", "queued"]
+    assert await store.sweeps.settle_pending(limit=10) == []
+
+
 async def test_what_a_crash_left_between_end_and_release_is_found(
     store: Store, statuses: Any
 ) -> None:
@@ -181,6 +199,8 @@ async def test_what_a_crash_left_between_end_and_release_is_found(
     top = await store.submit()
     waiting = await store.submit(None, top.task_id)
     half_told = await store.submit(None, top.task_id)
+    for task in (waiting, half_told):
+        await store.sweeps.settled(task.task_id)
     await _end(store, top, TaskStatus.COMPLETED)
     # The other crash: the dependency is off the list, the task was not queued.
     await store.database["tasks"].update_one(

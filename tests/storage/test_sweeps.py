@@ -145,15 +145,29 @@ async def test_silent_agents_are_those_not_heard_of(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "sweep", ["due", "expired", "unobedient", "timed_out", "release_pending", "unblocked", "logs"]
+    "sweep",
+    [
+        "due",
+        "expired",
+        "unobedient",
+        "timed_out",
+        "release_pending",
+        "settle_pending",
+        "unblocked",
+        "logs",
+    ],
 )
 async def test_no_sweep_reads_the_whole_collection(store: Store, sweep: str) -> None:
-    """Sweeps run twice a second for ever: what they cost must not grow with finished tasks."""
-    task = await store.submit()
+    """Sweeps run twice a second for ever: finished and waiting tasks must not cost anything."""
+    task = await store.submit(None, "tsk_a", timeouts=Timeouts(5, 5, 5))
+    await store.sweeps.settled(task.task_id)
+    waiting = await store.document(task.task_id)
+    del waiting["total_deadline"]
     await store.tasks.change(task.task_id, machine.cancel, ME)
     await store.sweeps.released([task.task_id])
     ended = await store.document(task.task_id)
     await store.database["tasks"].insert_many({**ended, "_id": f"tsk_x{n}"} for n in range(300))
+    await store.database["tasks"].insert_many({**waiting, "_id": f"tsk_y{n}"} for n in range(300))
     await store.database["system.profile"].drop()
     calls = {
         "due": store.sweeps.due(limit=10),
@@ -161,6 +175,7 @@ async def test_no_sweep_reads_the_whole_collection(store: Store, sweep: str) -> 
         "unobedient": store.sweeps.unobedient(1.0, limit=10),
         "timed_out": store.sweeps.timed_out(limit=10),
         "release_pending": store.sweeps.release_pending(limit=10),
+        "settle_pending": store.sweeps.settle_pending(limit=10),
         "unblocked": store.sweeps.unblocked(limit=10),
         "logs": store.sweeps.announce_logs(ME, limit=10),
     }
