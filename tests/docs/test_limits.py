@@ -70,7 +70,7 @@ LIMITS: dict[str, list[str]] = {
     ],
     "labels": [str(SCHEMAS["Labels"]["maxProperties"])],
     "log lines in one call": [
-        f"{members('LogAppend')['lines']['maxItems']} of ",
+        f"{members('LogAppend')['lines']['maxItems']} of",
         f"{members('NewLogLine')['message']['maxLength']:,} characters",
     ],
     "control requests that an agent has not taken": [str(CONTROLS_KEPT)],
