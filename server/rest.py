@@ -1,9 +1,9 @@
 """The way of a REST request. `RestHandler.serve` shows its order; nothing else decides.
 
-Limits (documented, bar D2): a URL over 8 KiB is 414, more than 100 header fields 431, a body over
-the limit 413 after it was drained. A body over 8 MiB is refused before it is read, and the
-connection closed. Tornado itself ends a connection without a problem document only when the message
-is no HTTP (400) or its headers exceed 16 KiB.
+Limits (docs/limits.md): a URL over 8 KiB is 414, more than 100 header fields 431, a body over the
+limit 413 after it was drained. A body over 8 MiB is refused before it is read, and the connection
+closed. Tornado itself ends a connection without a problem document only when the message is no HTTP
+(400) or its headers exceed 16 KiB.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def test_path_identifiers_have_no_pattern() -> None:
 
 
 def test_patterns_are_anchored_and_linear() -> None:
-    """I4: the whole text is matched, and no repetition stands inside a repetition."""
+    """The whole text is matched, and no repetition stands inside a repetition."""
     for place, schema in all_schemas():
         pattern = schema.get("pattern") or schema.get("x-key-pattern")
         if pattern is not None:

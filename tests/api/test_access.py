@@ -1,4 +1,4 @@
-"""Who may do what: every operation with every credential (bars Z1, Z2).
+"""Who may do what: every operation with every credential.
 
 The table below is written by hand. It is compared with the contract and with the table of roles,
 so that a permission changes in three places or not at all.

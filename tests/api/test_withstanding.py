@@ -1,4 +1,4 @@
-"""Bars I1, I2, I3, Z6 and D2 against the whole product: hostile requests change nothing.
+"""Injection, strict JSON, spellings of paths and limits: hostile requests change nothing.
 
 The generators are those of the contract engine's tests, which show that no handler is reached.
 Here the stores are behind it: identifiers name what exists, and MongoDB is looked at.
@@ -145,7 +145,7 @@ def on(existing: Existing, operation: Operation, attacks: Iterable[Attack]) -> I
 async def test_operators_are_refused(
     admin: Api, existing: Existing, commands: Commands, operation: Operation
 ) -> None:
-    """I1: 400 or 422 for an operator in any slot, and none of them gets to MongoDB."""
+    """400 or 422 for an operator in any slot, and none of them gets to MongoDB."""
     commands.operators.clear()
     commands.listens = True
     for attack in on(existing, operation, operator_attacks(CONTRACT, operation)):
@@ -159,7 +159,7 @@ async def test_operators_are_refused(
 async def test_hostile_keys_are_refused(
     admin: Api, existing: Existing, operation: Operation
 ) -> None:
-    """I2: a declared object takes declared keys only."""
+    """A declared object takes declared keys only."""
     for attack in on(existing, operation, key_attacks(CONTRACT, operation)):
         await attack.send(admin)
 
@@ -169,7 +169,7 @@ async def test_hostile_keys_are_refused(
 async def test_ambiguous_json_is_refused(
     admin: Api, existing: Existing, operation: Operation
 ) -> None:
-    """I3: JSON without one meaning is a 400 problem."""
+    """JSON without one meaning is a 400 problem."""
     for attack in on(existing, operation, json_attacks(operation)):
         await attack.send(admin)
 
@@ -180,7 +180,7 @@ async def test_ambiguous_json_is_refused(
 async def test_other_spellings_of_a_path_are_nothing(
     strangers: dict[str, Api], existing: Existing, operation: Operation, caller: str
 ) -> None:
-    """Z6: no spelling but the canonical one reaches an operation, whoever asks."""
+    """No spelling but the canonical one reaches an operation, whoever asks."""
     for attack in on(existing, operation, path_attacks(operation)):
         withstood = frozenset({401, 403, 404})
         await replace(attack, withstood=withstood).send(strangers[caller])
@@ -191,7 +191,7 @@ async def test_other_spellings_of_a_path_are_nothing(
 async def test_other_methods_are_405_with_allow(
     admin: Api, existing: Existing, operation: Operation
 ) -> None:
-    """Z6: HEAD, TRACE and the rest; a header can't make another method of them."""
+    """HEAD, TRACE and the rest; a header can't make another method of them."""
     declared = {o.method for o in CONTRACT.operations.values() if o.path == operation.path}
     for attack in on(existing, operation, method_attacks(CONTRACT, operation)):
         answer = await attack.send(admin)
@@ -203,7 +203,7 @@ async def test_other_methods_are_405_with_allow(
 async def test_one_more_than_a_limit_is_refused(
     node: RunningNode, admin: Api, existing: Existing, operation: Operation
 ) -> None:
-    """D2: 413, 414 and 431."""
+    """413, 414 and 431."""
     limit = node.settings.max_body_bytes
     for attack in on(existing, operation, size_attacks(operation, max_body_bytes=limit)):
         await attack.send(admin)
@@ -214,7 +214,7 @@ async def test_one_more_than_a_limit_is_refused(
 async def test_too_many_bytes_of_headers_close_the_connection(
     node: RunningNode, admin: Api, existing: Existing, operation: Operation
 ) -> None:
-    """D2: over 16 KiB of headers there is no request that could be answered."""
+    """Over 16 KiB of headers there is no request that could be answered."""
     head = [
         f"{operation.method} {existing.target(operation)} HTTP/1.1",
         f"Authorization: Bearer {admin.credential}",
@@ -228,7 +228,7 @@ async def test_too_many_bytes_of_headers_close_the_connection(
 async def test_huge_body_is_refused_before_it_is_sent(
     node: RunningNode, admin: Api, existing: Existing, operation: Operation
 ) -> None:
-    """D2: of 100 MB that are announced, here and to a path that is none, nothing is read."""
+    """Of 100 MB that are announced, here and to a path that is none, nothing is read."""
     for target in (existing.target(operation), "/nowhere"):
         head = [
             f"{operation.method} {target} HTTP/1.1",
@@ -249,7 +249,7 @@ async def test_huge_body_is_refused_before_it_is_sent(
 async def test_text_of_an_operator_is_text(
     admin: Api, commands: Commands, path: str, name: str
 ) -> None:
-    """I1: a filter that looks like an operator is compared as the text that it is."""
+    """A filter that looks like an operator is compared as the text that it is."""
     commands.operators.clear()
     commands.listens = True
     await admin.submit(name="another")
@@ -261,7 +261,7 @@ async def test_text_of_an_operator_is_text(
 
 
 async def test_task_named_like_an_operator_is_found_by_its_name(admin: Api) -> None:
-    """I1: as a text it is as good as any other."""
+    """As a text it is as good as any other."""
     task_id = await admin.submit(
         name='{"$ne": null}',
         description="$where",

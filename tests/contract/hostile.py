@@ -88,7 +88,7 @@ def example_bytes(operation: Operation) -> bytes | None:
 
 
 def operator_attacks(contract: Contract, operation: Operation) -> Iterator[Attack]:
-    """I1: a query operator in each declared slot of the body and the query."""
+    """A query operator in each declared slot of the body and the query."""
     path = path_of(operation)
     for parameter in operation.parameters:
         if parameter.location == "query":
@@ -111,7 +111,7 @@ def operator_attacks(contract: Contract, operation: Operation) -> Iterator[Attac
 
 
 def key_attacks(contract: Contract, operation: Operation) -> Iterator[Attack]:
-    """I2: hostile keys in every object that is not free-form."""
+    """Hostile keys in every object that is not free-form."""
     if operation.body is None:
         return
     slots: list[tuple[Slot, Mapping[str, Any]]] = [((), {})]
@@ -126,7 +126,7 @@ def key_attacks(contract: Contract, operation: Operation) -> Iterator[Attack]:
 
 
 def json_attacks(operation: Operation) -> Iterator[Attack]:
-    """I3: JSON without one meaning."""
+    """JSON without one meaning."""
     if operation.body is None:
         return
     for encoded in AMBIGUOUS_JSON:
@@ -136,7 +136,7 @@ def json_attacks(operation: Operation) -> Iterator[Attack]:
 
 
 def path_attacks(operation: Operation) -> Iterator[Attack]:
-    """Z6: the same operation under another spelling of its path. Send them without a credential."""
+    """The same operation under another spelling of its path. Send them without a credential."""
     path = path_of(operation)
     body = example_bytes(operation)
     spellings = {
@@ -173,7 +173,7 @@ def path_attacks(operation: Operation) -> Iterator[Attack]:
 
 
 def method_attacks(contract: Contract, operation: Operation) -> Iterator[Attack]:
-    """Z6: other methods on the path, and headers that ask for another method."""
+    """Other methods on the path, and headers that ask for another method."""
     path = path_of(operation)
     declared = {one.method for one in contract.operations.values() if one.path == operation.path}
     for method in (
@@ -197,7 +197,7 @@ def method_attacks(contract: Contract, operation: Operation) -> Iterator[Attack]
 
 
 def size_attacks(operation: Operation, *, max_body_bytes: int) -> Iterator[Attack]:
-    """D2: one more than each limit."""
+    """One more than each limit."""
     path = path_of(operation)
     body = example_bytes(operation)
     method = operation.method

@@ -1,4 +1,4 @@
-"""Bars I1-I3, Z6 and D2 for every operation of the product's contract.
+"""Injection, strict JSON, spellings of paths and limits, for every operation of the contract.
 
 The pipeline is the product's, on a real socket; behind it stands a recorder instead of the
 handlers, so that a request that should have been refused is seen to get through.
@@ -118,7 +118,7 @@ async def test_the_example_gets_through(
 async def test_operators_reach_no_handler(
     client: httpx.AsyncClient, recorder: Recorder, operation: Operation
 ) -> None:
-    """I1: `{"$gt": ""}` and its like in each slot are refused by the contract."""
+    """`{"$gt": ""}` and its like in each slot are refused by the contract."""
     await _send_all(client, list(operator_attacks(CONTRACT, operation)))
     assert recorder.reached == []
 
@@ -127,7 +127,7 @@ async def test_operators_reach_no_handler(
 async def test_hostile_keys_reach_no_handler(
     client: httpx.AsyncClient, recorder: Recorder, operation: Operation
 ) -> None:
-    """I2: a declared object takes declared keys only."""
+    """A declared object takes declared keys only."""
     await _send_all(client, list(key_attacks(CONTRACT, operation)))
     assert recorder.reached == []
 
@@ -136,7 +136,7 @@ async def test_hostile_keys_reach_no_handler(
 async def test_free_form_values_arrive_byte_for_byte(
     client: httpx.AsyncClient, recorder: Recorder, operation: Operation, name: str
 ) -> None:
-    """I2: any key, any spelling; never interpreted."""
+    """Any key, any spelling; never interpreted."""
     values = [
         b'{"$x":1,"a.b":2,"":3,"\\u0000":4,"__proto__":{},"$where":"sleep(2000)||1"}',
         b'{"' + b".".join([b"a"] * 256) + b'": 1e5 }',
@@ -163,7 +163,7 @@ async def test_free_form_values_arrive_byte_for_byte(
 async def test_ambiguous_json_reaches_no_handler(
     client: httpx.AsyncClient, recorder: Recorder, operation: Operation
 ) -> None:
-    """I3: one answer for all of it, 400."""
+    """One answer for all of it, 400."""
     await _send_all(client, list(json_attacks(operation)))
     assert recorder.reached == []
 
@@ -172,7 +172,7 @@ async def test_ambiguous_json_reaches_no_handler(
 async def test_another_spelling_of_the_path_bypasses_nothing(
     anybody: httpx.AsyncClient, recorder: Recorder, operation: Operation
 ) -> None:
-    """Z6: without a credential, nothing but 401 and 404."""
+    """Without a credential, nothing but 401 and 404."""
     await _send_all(anybody, list(path_attacks(operation)))
     assert recorder.reached == []
 
@@ -181,7 +181,7 @@ async def test_another_spelling_of_the_path_bypasses_nothing(
 async def test_another_method_is_refused_with_allow(
     client: httpx.AsyncClient, recorder: Recorder, operation: Operation
 ) -> None:
-    """Z6: 405 names what the path allows, and no header changes the method."""
+    """405 names what the path allows, and no header changes the method."""
     for attack in method_attacks(CONTRACT, operation):
         answer = await attack.send(client)
         assert operation.method in answer.headers["Allow"].split(", ")
@@ -204,7 +204,7 @@ async def test_a_trailing_slash_redirects_to_the_canonical_path(
 async def test_one_more_than_a_limit_is_refused(
     client: httpx.AsyncClient, recorder: Recorder, operation: Operation
 ) -> None:
-    """D2: 413, 414 and 431, and the connection lives on."""
+    """413, 414 and 431, and the connection lives on."""
     for attack in size_attacks(operation, max_body_bytes=MAX_BODY_BYTES):
         answer = await attack.send(client)
         assert "Connection" not in answer.headers, attack.name

@@ -79,7 +79,7 @@ async def test_an_answer_without_content_has_none(client: httpx.AsyncClient) -> 
 async def test_a_condition_becomes_a_problem(
     client: httpx.AsyncClient, kind: str, status: int, code: str, headers: dict[str, str]
 ) -> None:
-    """One table gives the status; what is internal is not told (bar T5)."""
+    """One table gives the status; what is internal is not told."""
     answer = await client.get(f"/open/raise/{kind}?")
     problem = answer.json()
     assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code)
@@ -240,7 +240,7 @@ async def test_path_parameters_are_decoded_once(
 
 
 async def test_every_answer_has_the_security_headers(client: httpx.AsyncClient) -> None:
-    """Whatever the status, and no `Server` (bar T1)."""
+    """Whatever the status, and no `Server`."""
     answers = [
         await client.request(method, path, content=body)
         for method, path, body in (

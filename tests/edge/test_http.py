@@ -1,4 +1,4 @@
-"""The edge on raw sockets: limits, framing, bombs (bars D2, D4) and what ends a connection."""
+"""The edge on raw sockets: limits, framing, bombs and what ends a connection."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ async def test_thousands_of_query_fields_are_a_problem(wire: Wire) -> None:
 async def test_bombs_are_415_unopened(
     wire: Wire, content_type: str, more: str, body: bytes
 ) -> None:
-    """D4: nothing unpacks or parses what the contract does not declare."""
+    """Nothing unpacks or parses what the contract does not declare."""
     await wire.send(
         "POST /things HTTP/1.1", AUTHORIZED, f"Content-Type: {content_type}", more,
         f"Content-Length: {len(body)}", body=body,
@@ -320,7 +320,7 @@ async def test_pipelined_requests_are_answered_in_order(wire: Wire) -> None:
 async def test_a_connection_that_says_nothing_more_is_closed(
     monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    """D3: the deadlines hold while idle, within the headers and within the body."""
+    """The deadlines hold while idle, within the headers and within the body."""
     monkeypatch.setattr(server_app, "HEADER_SECONDS", 0.2)
     monkeypatch.setattr(server_app, "BODY_SECONDS", 0.2)
     async with serve_small() as (app, base):

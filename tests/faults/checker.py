@@ -93,7 +93,7 @@ def _check_log(events: Sequence[Json], watched: Mapping[int, str]) -> Iterator[V
 
 
 def _check_acceptance(history: History, documents: Mapping[str, Json]) -> Iterator[Violation]:
-    """Q1: each receipt has its task, and each task was asked for, once."""
+    """Each receipt has its task, and each task was asked for, once."""
     receipts = {s.task_id for s in history.submissions if s.task_id is not None}
     for submission in history.submissions:
         if submission.task_id is not None and submission.task_id not in documents:
@@ -120,7 +120,7 @@ def _check_versions(subject: str, events: Sequence[Json]) -> Iterator[Violation]
 
 
 def _check_moves(task_id: str, events: Sequence[Json]) -> Iterator[Violation]:
-    """Q3: every move is in the table."""
+    """Every move is in the table."""
     if events[0]["type"] != "task.created":
         yield Violation("illegal-move", task_id, f"begins with {events[0]['type']}")
     statuses = [TaskStatus(event["data"]["status"]) for event in events]
@@ -131,7 +131,7 @@ def _check_moves(task_id: str, events: Sequence[Json]) -> Iterator[Violation]:
 
 
 def _check_end(task: Json, events: Sequence[Json]) -> Iterator[Violation]:
-    """Q2: ended, once; and the document is what its last event says."""
+    """Ended, once; and the document is what its last event says."""
     task_id = task["task_id"]
     if TaskStatus(task["status"]) not in ENDED:
         yield Violation("not-ended", task_id, f"still {task['status']}")
@@ -170,7 +170,7 @@ def _check_dependencies(
 
 
 def _check_fences(history: History) -> Iterator[Violation]:
-    """Q4: fences grow, and nothing is accepted under one that is known to be old."""
+    """Fences grow, and nothing is accepted under one that is known to be old."""
     newest: dict[str, Grant] = {}
     granted: defaultdict[str, list[Grant]] = defaultdict(list)
     for grant in sorted(history.grants, key=lambda grant: grant.answered):

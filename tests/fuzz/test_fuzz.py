@@ -1,4 +1,4 @@
-"""Schemathesis against the server as users run it: every phase, every check (bar D11)."""
+"""Schemathesis against the server as users run it: every phase, every check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client's address can't be forged (bar Z5)."""
+"""The client's address can't be forged."""
 
 from __future__ import annotations
 
