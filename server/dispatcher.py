@@ -75,13 +75,15 @@ class NodeDispatcher:
         self._keys: set[str] = set()
         self._new_keys: set[str] = set()
         self._keys_read_at = float("-inf")
+        self._stopped = False
 
     def start(self) -> None:
         """Begin to feed waiters."""
         self._claimer = asyncio.create_task(self._feed(), name="claimer")
 
     async def stop(self) -> None:
-        """Answer all waiters with nothing and end."""
+        """Answer all waiters with nothing and end; from now on nobody waits."""
+        self._stopped = True
         for waiter in self._waiters:
             if not waiter.granted.done():
                 waiter.granted.set_result([])
@@ -95,7 +97,7 @@ class NodeDispatcher:
             self._waiters.append(waiter)
         try:
             leased = await self._try(agent_id, max_leases)
-            if leased or wait_seconds <= 0:
+            if leased or wait_seconds <= 0 or self._stopped:
                 return leased
             waiter.is_ready = True
             if waiter.was_passed:
@@ -166,7 +168,7 @@ class NodeDispatcher:
                     waiter.was_passed = True
                     continue
                 try:
-                    leased = await self._serve(waiter.agent_id, waiter.max_leases)
+                    leased = await self._try(waiter.agent_id, waiter.max_leases)
                     if leased and not self._answer(waiter, leased):
                         await self._give_back(leased)
                 except AgentNotFound:

@@ -290,6 +290,34 @@ async def test_a_queue_that_fills_while_the_queues_are_read_is_seen(
     assert await _granted(claim) == [task.task_id]
 
 
+async def test_what_the_claimer_takes_while_it_is_stopped_is_given_back(
+    store: Store, dispatcher: NodeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that drains costs no attempt, and nobody waits for it any more."""
+    agent = await store.register()
+    take, taken, go_on = store.tasks.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any) -> Task | None:
+        task = await take(*args)
+        taken.set()
+        await go_on.wait()
+        return task
+
+    monkeypatch.setattr(store.tasks, "claim", slow)
+    claim = _wait(dispatcher, agent.agent_id)
+    await _is_waiting(dispatcher)
+    task = await store.submit()
+    await asyncio.wait_for(taken.wait(), 10)
+    stopping = asyncio.create_task(dispatcher.stop())
+    assert await _granted(claim) == []
+    go_on.set()
+    await asyncio.wait_for(stopping, 10)
+    again = await store.tasks.get(task.task_id)
+    assert (again.status, again.attempt) == (TaskStatus.QUEUED, 0)
+    await store.tasks.change(task.task_id, machine.cancel, ME)
+    assert await _granted(_wait(dispatcher, agent.agent_id)) == []
+
+
 async def _leaves_while(
     store: Store, dispatcher: NodeDispatcher, monkeypatch: pytest.MonkeyPatch, *, feeding: bool
 ) -> Task:
