@@ -35,6 +35,7 @@ LAGGING_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 1.0
 SNAPSHOT: Final = "/api/v1/hive/status"
 MAX_SEQ: Final = 10**16 - 1
+MAX_CURSOR: Final = 20
 _SMALL: Final = 1024
 
 log = structlog.get_logger(__name__)
@@ -149,12 +150,16 @@ class Connection(Peer):
         return self._position
 
     async def _resume_at(self, cursor: str) -> None:
-        if not (cursor.isascii() and cursor.isdigit()) or int(cursor[:20]) > MAX_SEQ:
+        is_number = cursor.isascii() and cursor.isdigit() and len(cursor) <= MAX_CURSOR
+        if not is_number or int(cursor) > MAX_SEQ:
             raise Disconnect(CloseCode.BAD_FRAME, "the cursor is not a decimal number")
         try:
             self._rewind(await self._find_place(cursor))
         except FrameRefused as error:
             raise Disconnect(CloseCode.CANNOT_RESUME, error.detail) from error
+        except Unavailable as error:
+            # Going on without the place would be a gap that nobody announces.
+            raise Disconnect(CloseCode.INTERNAL, error.detail) from error
 
     async def _find_place(self, cursor: str) -> int:
         place = int(cursor)
@@ -227,18 +232,21 @@ class Connection(Peer):
         if kept is not None:
             return kept
         try:
-            entries = await self._hub.read(self._cursor)
-            if not entries:
-                await asyncio.sleep(RETRY_SECONDS)
+            entries = await self._read_log()
+        except Unavailable as error:
+            log.warning("connection.log_unavailable", session=self.session, cause=str(error))
+            entries = None
+        if entries is None:
+            await asyncio.sleep(RETRY_SECONDS)
+        return entries or ()
+
+    async def _read_log(self) -> Sequence[Entry] | None:
+        try:
+            return await self._hub.read(self._cursor) or None
         except LogTrimmed:
             oldest = await self._hub.oldest()
             self._gap(max(oldest - 1, self._cursor), "trimmed")
-        except Unavailable as error:
-            log.warning("connection.log_unavailable", session=self.session, cause=str(error))
-            await asyncio.sleep(RETRY_SECONDS)
-        else:
-            return entries
-        return ()
+            return ()
 
     def _take(self, entry: Entry) -> bool:
         """Send the entry if it is wanted and move behind it; False when there is no room."""

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hive.errors import Unavailable
+from server import connection as connecting
+from server.closing import CloseCode
 from server.connection import EVENT_BYTES, Connection, Mode
 from server.contract import Contract, Message
 from server.frames import payload_of
@@ -220,3 +224,43 @@ async def test_a_gap_is_announced_once_although_there_is_no_room() -> None:
     frames = [json.loads(payload_of(f)) for f in transport.taken[1:]]
     assert [f["type"] for f in frames] == ["gap", "task.created", "task.created"]
     assert (frames[0]["from"], frames[0]["to"]) == ("0", "10")
+
+
+async def test_an_outage_in_the_middle_of_a_gap_ends_no_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The log says that events are gone, and then nothing: the connection asks again."""
+    monkeypatch.setattr(connecting, "RETRY_SECONDS", 0.0)
+    outages: list[Exception] = [Unavailable()]
+
+    class Failing(FakeLog):
+        async def oldest(self) -> int:
+            if outages:
+                raise outages.pop()
+            return await super().oldest()
+
+    log = Failing()
+    log.events = [event(11), event(12)]
+    hub = Hub(log)
+    hub._lose(10)
+    hub.publish(log.events)
+    connection, transport = await connect(hub, cursor="2")
+    await connection.receive(b'{"type":"subscribe"}')
+    await settle()
+    transport.take()
+    assert not outages
+    assert [frame["type"] for frame in transport.frames] == [
+        "subscribed", "gap", "task.created", "task.created", "bookmark",
+    ]  # fmt: skip
+
+
+async def test_a_cursor_that_nobody_can_look_for_now_ends_the_connection() -> None:
+    """To go on at the tail would be a gap that nobody announces."""
+    log = FakeLog()
+    log.down = True
+    _, transport = await connect(Hub(log), cursor="7")
+    assert transport.closed is not None
+    assert transport.closed[0] == CloseCode.INTERNAL
+    _, transport = await connect(Hub(FakeLog()), cursor="0" * 5000)
+    assert transport.closed is not None
+    assert transport.closed[0] == CloseCode.BAD_FRAME
