@@ -63,7 +63,7 @@ def _give(
 
 @schemathesis.hook
 def filter_body(context: schemathesis.HookContext, body: Any) -> bool:
-    """Leave out integers over 64 bits, which JSON Schema allows in free-form values: 400 by the JSON rules."""
+    """Leave out integers over 64 bits: JSON Schema allows them in free-form values, we do not."""
     del context
     return _has_no_wide_integer(body)
 
