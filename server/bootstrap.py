@@ -55,7 +55,12 @@ from server.settings import Settings, SettingsError
 from server.tokens import AccessTokens
 from server.websocket import Realtime
 from storage.mongo.agents import MongoAgents
-from storage.mongo.client import open_client, open_database, open_stream_client
+from storage.mongo.client import (
+    open_client,
+    open_database,
+    open_stream_client,
+    require_reachable,
+)
 from storage.mongo.events import MongoEventLog
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
@@ -241,7 +246,8 @@ async def open_node(
 async def serve(settings: Settings) -> None:
     """Run a node until SIGTERM or SIGINT.
 
-    Raises ContractError, BindingError, SettingsError, DataDirectoryError, EmbeddedMongoError.
+    Raises ContractError, BindingError, SettingsError, DataDirectoryError, EmbeddedMongoError,
+    Unavailable.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -341,6 +347,8 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> St
     tasks = MongoTasks(database)
     logs = MongoTaskLogs(database, tasks)
     events = MongoEventLog(database)
+    # Making indexes may take long; that nobody is there should not.
+    await require_reachable(client)
     for prepared in (agents, tasks, logs, events):
         await prepared.prepare()
     return Store(

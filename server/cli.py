@@ -56,6 +56,7 @@ def serve() -> None:
     import structlog  # noqa: PLC0415 - `--help` should not wait for the server's imports
     import uvloop  # noqa: PLC0415
 
+    from hive.errors import Unavailable  # noqa: PLC0415
     from server import bootstrap  # noqa: PLC0415
     from server.binding import BindingError  # noqa: PLC0415
     from server.documents import ContractError  # noqa: PLC0415
@@ -72,6 +73,7 @@ def serve() -> None:
         DataDirectoryError,
         EmbeddedMongoError,
         SettingsError,
+        Unavailable,
     ) as error:
         raise _refuse(str(error)) from None
     except KeyboardInterrupt:  # Before the server listens for signals.

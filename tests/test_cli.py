@@ -70,6 +70,22 @@ def test_serve_runs_the_server_with_the_settings(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("quiet_logging")
+def test_a_store_that_does_not_answer_is_said_in_words(tmp_path: Path) -> None:
+    """Exit code 2 after some seconds, and the name of the store."""
+    free = socket.create_server(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+    code, said = run(
+        "serve",
+        AGENTZERO_DATA_DIR=str(tmp_path),
+        AGENTZERO_MONGODB_URI=f"mongodb://127.0.0.1:{port}",
+    )
+    assert code == 2
+    assert "mongodb" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.usefixtures("quiet_logging")
 def test_a_data_directory_in_use_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

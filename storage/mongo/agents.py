@@ -20,7 +20,7 @@ from hive.agents import (
 from hive.changes import Actor, Change
 from hive.errors import AgentNotFound, NameTaken
 from hive.ports import AgentFilter, DecideAgent
-from storage.mongo.client import Database, guarded
+from storage.mongo.client import Database, guarded, make_indexes
 from storage.mongo.resources import Committed, Resources
 
 INDEXES = (
@@ -51,7 +51,7 @@ class MongoAgents:
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
-        await self._collection.create_indexes(list(INDEXES))
+        await make_indexes(self._collection, INDEXES)
 
     def on_commit(self, callback: Committed) -> None:
         """Call back after each change made by this node."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+import pymongo
 from bson.codec_options import CodecOptions
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, IndexModel
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure, PyMongoError
 
@@ -20,6 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TIMEOUT_MS = 2000
+INDEX_SECONDS = 3600.0
 STREAM_WAIT_MS = 500
 STREAM_SOCKET_TIMEOUT_MS = 3000
 
@@ -54,6 +57,14 @@ def open_database(client: AsyncMongoClient[Document], name: str) -> Database:
     return client.get_database(name, codec_options=CodecOptions(tz_aware=True))
 
 
+async def make_indexes(
+    collection: AsyncCollection[Document], indexes: Sequence[IndexModel]
+) -> None:
+    """Make those that are missing, within an hour: a large collection needs more than 2 s."""
+    with pymongo.timeout(INDEX_SECONDS):
+        await collection.create_indexes(list(indexes))
+
+
 def guarded(
     operation: Callable[P, Coroutine[Any, Any, T]],
 ) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -72,6 +83,12 @@ def guarded(
             raise
 
     return run
+
+
+@guarded
+async def require_reachable(client: AsyncMongoClient[Document]) -> None:
+    """Raise Unavailable when MongoDB does not answer within 2 s."""
+    await client.admin.command("ping")
 
 
 # The event loop holds tasks weakly.

@@ -12,9 +12,14 @@ from hive.duty_ports import LogTail, Recorded, SeqTaken
 from hive.errors import LogTrimmed
 from hive.events import Event
 from hive.ports import EventFilter
-from storage.mongo.client import Database, Document, guarded
+from storage.mongo.client import Database, Document, guarded, make_indexes
 
 DUPLICATE_KEY = 11000
+INDEXES = (
+    IndexModel([("id", ASCENDING)], name="id_unique", unique=True),
+    IndexModel([("subject", ASCENDING), ("_id", ASCENDING)], name="subject"),
+    IndexModel([("type", ASCENDING), ("_id", ASCENDING)], name="type"),
+)
 _HIDDEN = {"token": False, "request_id": False, "version": False}
 
 
@@ -27,13 +32,7 @@ class MongoEventLog:
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
-        await self._events.create_indexes(
-            [
-                IndexModel([("id", ASCENDING)], name="id_unique", unique=True),
-                IndexModel([("subject", ASCENDING), ("_id", ASCENDING)], name="subject"),
-                IndexModel([("type", ASCENDING), ("_id", ASCENDING)], name="type"),
-            ]
-        )
+        await make_indexes(self._events, INDEXES)
 
     @guarded
     async def read(

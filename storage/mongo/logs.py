@@ -18,7 +18,7 @@ from hive.leases import LeaseProof
 from hive.ports import LogLine
 from hive.tasks import Task
 from storage.mongo.changes import expression
-from storage.mongo.client import Database, Document, guarded
+from storage.mongo.client import Database, Document, guarded, make_indexes
 from storage.mongo.task_documents import read_task
 from storage.mongo.tasks import WITHOUT_FREE_FORM, MongoTasks, current
 
@@ -44,7 +44,7 @@ class MongoTaskLogs:
         line = IndexModel(
             [("task_id", ASCENDING), ("line", ASCENDING)], name="line_unique", unique=True
         )
-        await self._lines.create_indexes([line])
+        await make_indexes(self._lines, [line])
 
     @guarded
     async def append(

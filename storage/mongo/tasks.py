@@ -18,7 +18,7 @@ from hive.leases import LeaseProof, NewLease
 from hive.ports import DecideTask, TaskFilter
 from hive.tasks import SUMMARY_FIELDS, Task, TaskStatus
 from storage.mongo.changes import expression
-from storage.mongo.client import Database, Document, guarded
+from storage.mongo.client import Database, Document, guarded, make_indexes
 from storage.mongo.resources import Committed, Resources
 from storage.mongo.task_documents import read_task
 
@@ -128,7 +128,7 @@ class MongoTasks:
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
-        await self.collection.create_indexes(list(INDEXES))
+        await make_indexes(self.collection, INDEXES)
 
     def on_commit(self, callback: Committed) -> None:
         """Call back after each change made by this node."""

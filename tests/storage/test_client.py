@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pymongo
 import pytest
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from hive.errors import Unavailable
-from storage.mongo.client import finish, guarded
+from storage.mongo import client as mongo
+from storage.mongo.client import finish, guarded, open_client, open_database
+from storage.mongo.tasks import MongoTasks
 
 
 async def test_cancelled_caller_leaves_the_operation_alone() -> None:
@@ -60,3 +63,20 @@ async def test_lost_connection_is_unavailable_and_a_fault_is_a_fault() -> None:
         await operation(AutoReconnect("gone"))
     with pytest.raises(OperationFailure):
         await operation(OperationFailure("no such command", code=59))
+
+
+async def test_indexes_may_take_longer_than_other_operations(
+    mongodb_uri: str, kept_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that needs a new index must start over large collections, too."""
+    monkeypatch.setattr(mongo, "TIMEOUT_MS", 1)
+    async with open_client(mongodb_uri) as client:
+        tasks = MongoTasks(open_database(client, f"{kept_database}_slow"))
+        try:
+            await tasks.prepare()
+            with pymongo.timeout(mongo.INDEX_SECONDS):
+                made = await tasks.collection.index_information()
+            assert "queue" in made
+        finally:
+            with pymongo.timeout(mongo.INDEX_SECONDS):
+                await client.drop_database(f"{kept_database}_slow")
