@@ -163,13 +163,6 @@ class LeaseLost(Conflict):
     )
 
 
-class AgentNotWorking(Conflict):
-    """The agent is paused or draining and gets no new work."""
-
-    code = "agent-not-working"
-    title = "Agent takes no work"
-
-
 class WriteConflict(Conflict):
     """Others changed the resource again and again while we tried. Nothing was changed."""
 

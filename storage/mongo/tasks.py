@@ -125,6 +125,8 @@ class MongoTasks:
         self.collection = self.resources.collection
         # Queued tasks with a concurrency key cost a claim one query more; most hives have none.
         self._keyed_queue = True
+        self._keyed_commits = 0
+        self.resources.on_commit(self._note_key)
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
@@ -136,8 +138,6 @@ class MongoTasks:
 
     @guarded
     async def insert(self, task_id: str, change: Change, actor: Actor) -> Task:
-        if "concurrency" in change.fields:
-            self._keyed_queue = True
         return await self.resources.insert(task_id, change, actor)
 
     async def get(self, task_id: str) -> Task:
@@ -212,10 +212,10 @@ class MongoTasks:
     @guarded
     async def queued_keys(self) -> Sequence[str]:
         queued = {"status": TaskStatus.QUEUED.value}
-        self._keyed_queue = (
-            await self.collection.find_one({**queued, "concurrency.key": {"$exists": True}}, {})
-            is not None
-        )
+        before = self._keyed_commits
+        keyed = await self.collection.find_one({**queued, "concurrency.key": {"$exists": True}}, {})
+        # One that was queued while we asked may be too late for the answer.
+        self._keyed_queue = keyed is not None or self._keyed_commits != before
         keys: list[str] = await self.collection.distinct("capability_key", queued)
         return keys
 
@@ -253,6 +253,11 @@ class MongoTasks:
     async def count_by_status(self) -> dict[str, int]:
         counted = await self.resources.count_by("status")
         return {status.value: counted.get(status.value, 0) for status in TaskStatus}
+
+    def _note_key(self, task: Task, _event_type: str) -> None:
+        if task.status is TaskStatus.QUEUED and task.spec.concurrency is not None:
+            self._keyed_queue = True
+            self._keyed_commits += 1
 
     async def find_leased(self, proof: LeaseProof, agent_id: str | None) -> Document:
         """A query for the task that the lease belongs to or belonged to. Raises LeaseNotFound."""

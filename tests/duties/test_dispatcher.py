@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -430,6 +431,21 @@ async def test_concurrency_keys_are_kept_and_passed_over_when_full(
     await _is_waiting(dispatcher)
     await store.complete(proof_of(granted[0][0]))
     assert await _granted(claim) == [keyed[2].task_id]
+
+
+async def test_a_waiter_gets_a_task_with_a_key_that_becomes_queued_later(
+    store: Store, dispatcher: NodeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No such task was queued when the queues were read; none of them is read again."""
+    agent = await store.register()
+    later = datetime.now(UTC) + timedelta(days=1)
+    task = await store.submit(run_at=later, concurrency=Concurrency("k", 1))
+    assert await dispatcher.claim(agent.agent_id, max_leases=1, wait_seconds=0) == []
+    monkeypatch.setattr(dispatching, "KEYS_FRESH_SECONDS", 3600.0)
+    claim = _wait(dispatcher, agent.agent_id)
+    await _is_waiting(dispatcher)
+    await store.tasks.change(task.task_id, machine.promote, ME)
+    assert await _granted(claim) == [task.task_id]
 
 
 async def test_a_key_is_never_over_its_limit_under_contention(
