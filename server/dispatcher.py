@@ -143,8 +143,12 @@ class NodeDispatcher:
 
     def _return_soon(self, leasing: asyncio.Future[list[Task]]) -> None:
         async def give_back() -> None:
-            with suppress(HiveError):
+            try:
                 await self._give_back(await leasing)
+            except HiveError as error:
+                log.info("dispatcher.nothing_to_give_back", cause=str(error))
+            except Exception:
+                log.exception("dispatcher.failed")
 
         returning = asyncio.create_task(give_back(), name="give-back")
         self._returning.add(returning)
@@ -192,12 +196,16 @@ class NodeDispatcher:
             if task.lease is None:
                 continue
             proof = LeaseProof(task.lease.lease_id, task.lease.fence)
-            await self._tasks.change_leased(
-                proof,
-                lambda held, proof=proof: machine.release(held, proof, None),  # type: ignore[misc]
-                ACTOR,
-                agent_id=None,
-            )
+            try:
+                await self._tasks.change_leased(
+                    proof,
+                    lambda held, proof=proof: machine.release(held, proof, None),  # type: ignore[misc]
+                    ACTOR,
+                    agent_id=None,
+                )
+            except HiveError as error:
+                # It comes back by itself when it expires; the others are given back now.
+                log.warning("dispatcher.lease_kept", task_id=task.task_id, cause=str(error))
 
     async def _serve(self, agent_id: str, max_leases: int) -> list[Task]:
         async with self._locks.setdefault(agent_id, asyncio.Lock()):
