@@ -7,9 +7,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 from pymongo import MongoClient
 
 from tests.servers import running_mongod
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_logs() -> None:
+    """Tracebacks as text: structlog's default draws every local variable, for seconds each."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(colors=False),
+        ]
+    )
 
 
 @pytest.fixture(scope="session")

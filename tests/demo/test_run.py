@@ -19,7 +19,7 @@ from server.settings import Settings
 from tests.demo.processes import DemoProcess, find_processes, run_demo
 from tests.servers import ServerProcess, wait_until
 
-ROWS = 100_000
+ROWS = 300_000
 
 
 def read_report(output: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def write_files(directory: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A directory with tables that take some seconds each."""
+    """A directory with tables that take many seconds each; nobody waits for them."""
     lines = "".join(f"{n},{n / 7:.3f},word {n % 977}\n" for n in range(ROWS))
     table = f"number,fraction,word\n{lines}".encode()
     return write_files(tmp_path / "large", {f"{n}.csv": table for n in range(3)})
@@ -264,7 +264,8 @@ async def test_ctrl_c_cancels_what_is_left_and_ends_the_agents(
         outcome = demo.wait()
     assert outcome.code == 130, outcome.said
     tasks = await tasks_of_last_run(client)
-    assert len(tasks) == 4
+    # It may have come while the last ones were being submitted.
+    assert 1 <= len(tasks) <= 4
     assert {task.status for task in tasks} == {"cancelled"}
     assert find_processes(server.data.path) == before
 
@@ -280,7 +281,8 @@ async def test_a_killed_demo_leaves_no_process_and_does_not_slow_the_next(
         demo.send(signal.SIGKILL)
         demo.wait()
     killed = await tasks_of_last_run(client)
-    assert any(task.status == "running" for task in killed)
+    # What an agent had not begun when it died was given back.
+    assert {task.status for task in killed} & {"running", "queued"}
     wait_until(lambda: find_processes(server.data.path) == before, "its agents have died")
     source = write_files(tmp_path / "small", {"a.txt": b"A."})
     outcome = run_demo(server.data.path, "--input", source, "--output", tmp_path / "out")

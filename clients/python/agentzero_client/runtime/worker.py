@@ -21,7 +21,7 @@ from agentzero_client.runtime.reports import Proof, Reporter
 DEFAULT_LEASE_SECONDS = 30.0
 SLOT_WAIT_SECONDS = 1.0
 STOP_GRACE_SECONDS = 2.0
-LAST_REPORTS_SECONDS = 6.0
+LAST_REPORTS_SECONDS = 10.0
 REJECT_ATTEMPTS = 5
 SHUTTING_DOWN = "shutting down"
 
@@ -142,6 +142,9 @@ class Worker:
         self._has_left.set()
         if self._rejections:
             await asyncio.wait(self._rejections, timeout=LAST_REPORTS_SECONDS)
+        unanswered = sum(not task.done() for task in self._tasks | self._rejections)
+        if unanswered:
+            _log.warning("%d last reports are unanswered; their leases expire", unanswered)
         for task in self._tasks | self._rejections:
             task.cancel()
 
