@@ -58,7 +58,11 @@ class Releaser:
         for dependency, status in statuses.items():
             if status in ENDED:
                 await self.tell(task, dependency, status)
-        return await self._sweeps.settled(task.task_id)
+        settled = await self._sweeps.settled(task.task_id)
+        if settled.status is TaskStatus.BLOCKED and not settled.waiting_on:
+            # Another one took the last dependency off the list, and queues the task, too.
+            return await self._tasks.change(task.task_id, machine.unblock, ACTOR)
+        return settled
 
     async def _run(self) -> None:
         while True:

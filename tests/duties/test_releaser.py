@@ -10,6 +10,7 @@ import pytest
 from pymongo import MongoClient
 
 from hive import tasks as machine
+from hive.changes import Without
 from hive.errors import Unavailable
 from hive.task_spec import DependencyPolicy
 from hive.tasks import Task, TaskError, TaskStatus
@@ -172,6 +173,16 @@ async def test_a_task_is_settled_when_its_dependency_has_ended_meanwhile(store: 
     mixed = await store.submit(None, top.task_id, other.task_id)
     settled = await releaser.settle(mixed)
     assert (settled.status, settled.waiting_on) == (TaskStatus.BLOCKED, (other.task_id,))
+
+
+async def test_a_task_is_settled_although_another_one_is_about_to(store: Store) -> None:
+    """Between taking the last dependency off and queueing, the receipt would say `blocked`."""
+    top = await store.submit()
+    await store.tasks.change(top.task_id, machine.cancel, ME)
+    late = await store.submit(None, top.task_id, on_dependency_failure=RUN)
+    await store.sweeps.drop_dependency(late.task_id, Without("waiting_on", top.task_id))
+    settled = await Releaser(store.tasks, store.sweeps).settle(late)
+    assert settled.status is TaskStatus.QUEUED
 
 
 async def test_what_a_crash_left_between_insert_and_settling_is_found(
