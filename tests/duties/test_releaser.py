@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.read_concern import ReadConcern
 
 from hive import tasks as machine
 from hive.changes import Without
@@ -36,7 +37,9 @@ async def releaser(store: Store) -> AsyncIterator[Releaser]:
 @pytest.fixture
 def statuses(store: Store, mongodb_client: MongoClient[dict[str, Any]]) -> Any:
     """The statuses of tasks, for conditions that can't await."""
-    tasks = mongodb_client[store.database.name]["tasks"]
+    database = mongodb_client[store.database.name]
+    # As the store reads: what only the primary has yet is not there for it.
+    tasks = database.get_collection("tasks", read_concern=ReadConcern("majority"))
 
     def look(task_ids: Iterable[str]) -> list[str]:
         wanted = list(task_ids)
