@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from handlers.pages import page_position, page_reply
 from handlers.views import log_line_view, receipt_view, task_summary_view, task_view
 from hive import tasks as machine
 from hive.changes import Change
-from hive.errors import DependencyNotFound, Invalid
+from hive.errors import DependencyNotFound, Invalid, Unavailable
 from hive.permissions import require_owner
 from hive.ports import TaskFilter
 from hive.task_spec import (
@@ -82,8 +83,9 @@ async def create_task(context: Context, *, body: dict[str, Any]) -> Reply:
     task = await services.tasks.insert(task_id, submitted, context.actor)
     if task.waiting_on:
         # Inserted first, looked at second: a dependency that ends in between finds the task or is
-        # found.
-        task = await services.dependencies.settle(task)
+        # found. The task is durable by now; when the store goes away, the reaper looks instead.
+        with suppress(Unavailable):
+            task = await services.dependencies.settle(task)
     return Reply(receipt_view(task), headers={"Location": f"{PATH}/{task_id}"})
 
 

@@ -168,6 +168,7 @@ def start(lease: NewLease) -> Change:
             "started_at": NOW,
             "progress": ABSENT,
             "error": ABSENT,
+            "reason": ABSENT,
             "queued_at": ABSENT,
         },
     )
@@ -218,7 +219,7 @@ def release(task: Task, proof: LeaseProof, reason: str | None) -> Change:
     _require_move(task, _S.QUEUED)
     fields = {**_lease_over(held), **_queued_now(), "attempt": Plus("attempt", -1)}
     if reason is not None:
-        fields["release_reason"] = reason
+        fields["reason"] = reason
     return Change("task.released", {"status": _S.QUEUED, **fields})
 
 
@@ -239,12 +240,12 @@ def time_out(task: Task, what: str, chance: float) -> Change | None:
     """
     if task.has_ended or (what == "queue" and task.status is not _S.QUEUED):
         return None
+    if what == "execution" and task.lease is None:
+        return None
+    if task.cancel_requested:
+        return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
     error = TaskError(f"{what}-timeout", f"The {what} timeout of the task is over.")
-    if what == "execution":
-        if task.lease is None:
-            return None
-        if task.cancel_requested:
-            return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
+    if what == "execution" and task.lease is not None:
         return _attempt_ended(task, task.lease, error, final=False, chance=chance)
     return _end(task, _S.FAILED, task.lease, {"error": error})
 

@@ -1,7 +1,8 @@
 """Keeps the status of agents true: idle, busy, offline.
 
 It is a projection of the leases and of the signs of life, worked out again soon after either
-changes; many changes of an agent within a moment are one.
+changes; many changes of an agent within a moment are one. What a kill left untrue is worked out at
+the next start.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from hive.agents import Agent
 from hive.changes import Actor
 from hive.duty_ports import Queue
 from hive.errors import AgentNotFound, HiveError, Unavailable
-from hive.ports import Agents
+from hive.ports import AgentFilter, Agents
 from hive.tasks import Task
 from server.cancelling import cancel_and_wait
 
 ACTOR = Actor("system:presence")
 MOMENT_SECONDS = 0.05
+PAGE = 200
 LEASE_EVENTS = frozenset(
     {
         "task.started",
@@ -49,7 +51,7 @@ class NodePresence:
         self._task = asyncio.create_task(self._run(), name="presence")
 
     async def stop(self) -> None:
-        """End. What is stale then is worked out with the agent's next lease."""
+        """End. What is stale then is worked out at the next start."""
         await cancel_and_wait(self._task)
 
     def committed(self, task: Task, event_type: str) -> None:
@@ -69,7 +71,20 @@ class NodePresence:
             ACTOR,
         )
 
+    async def _doubt_all(self) -> None:
+        """Take the status of every agent that counts as online for stale."""
+        after: str | None = None
+        try:
+            while page := await self._agents.list(AgentFilter(), after=after, limit=PAGE):
+                self._stale.update(agent.agent_id for agent in page if agent.online)
+                after = page[-1].agent_id
+        except HiveError as error:
+            log.warning("presence.unknown", cause=str(error))
+        if self._stale:
+            self._wake.set()
+
     async def _run(self) -> None:
+        await self._doubt_all()
         while True:
             await self._wake.wait()
             await asyncio.sleep(MOMENT_SECONDS)

@@ -57,6 +57,20 @@ async def test_many_changes_in_a_moment_are_one(
     assert (await store.agents.get(agent.agent_id)).version == 2
 
 
+async def test_a_start_mends_what_a_kill_left(store: Store, status: Any) -> None:
+    """A lease that began just before the kill makes its agent busy, and one that ended idle."""
+    working, resting = await store.register("worker"), await store.register("rester")
+    await store.running(working.agent_id)
+    await store.database["agents"].update_one(
+        {"_id": resting.agent_id}, {"$set": {"status": "busy"}}
+    )
+    presence = NodePresence(store.agents, store.tasks)
+    presence.start()
+    await eventually(lambda: status(working.agent_id) == "busy", "it is busy")
+    await eventually(lambda: status(resting.agent_id) == "idle", "it is idle")
+    await presence.stop()
+
+
 async def test_presence_is_what_is_newly_known(store: Store) -> None:
     """Offline and back; what is the same makes no event."""
     presence = NodePresence(store.agents, store.tasks)
