@@ -12,7 +12,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -385,16 +385,8 @@ def _lease_over(held: TaskLease) -> dict[str, Any]:
 
 
 def _renewed(held: TaskLease, seconds: float) -> dict[str, Any]:
-    lease: dict[str, Any] = {
-        "lease_id": held.lease_id,
-        "agent_id": held.agent_id,
-        "slot": held.slot,
-        "fence": held.fence,
-        "expires_at": After(seconds),
-    }
-    if held.key is not None:
-        lease |= {"key": held.key, "key_slot": held.key_slot}
-    return lease
+    kept = {name: value for name, value in asdict(held).items() if value is not None}
+    return {**kept, "expires_at": After(seconds)}
 
 
 def _queued_now() -> dict[str, Any]:

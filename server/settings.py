@@ -1,7 +1,7 @@
 """The settings of a node: read once from the environment, typed, every error reported at once.
 
-Every variable is `AGENTZERO_<NAME>`; docs/operations.md lists them. `load_settings()` is the only place
-that reads the environment. Secrets are `SecretStr`: neither `repr()` nor an error shows them.
+Every variable is `AGENTZERO_<NAME>`; docs/operations.md lists them. `load_settings()` is the only
+place that reads the environment. Secrets are `SecretStr`: neither `repr()` nor an error shows them.
 """
 
 from __future__ import annotations

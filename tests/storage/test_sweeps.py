@@ -161,7 +161,7 @@ async def test_no_sweep_reads_the_whole_collection(store: Store, sweep: str) -> 
     """Sweeps run twice a second for ever: finished and waiting tasks must not cost anything."""
     task = await store.submit(None, "tsk_a", timeouts=Timeouts(5, 5, 5))
     await store.sweeps.settled(task.task_id)
-    waiting = await store.document(task.task_id)
+    waiting = dict(await store.document(task.task_id))
     del waiting["total_deadline"]
     await store.tasks.change(task.task_id, machine.cancel, ME)
     await store.sweeps.released([task.task_id])
