@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import gc
+import os
 import socket
-from types import SimpleNamespace
-from typing import Any, cast
+import subprocess
+import sys
+from pathlib import Path
 
-import pytest
+from tests.servers import ROOT
 
-from server.bootstrap import listen
-from server.settings import SettingsError
+REFUSED = 2
 
 
-def _listen_in_vain() -> None:
-    server: Any = SimpleNamespace(add_sockets=lambda _: None)
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    """Not a traceback, but the variables to change and exit code 2."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = cast("int", taken.getsockname()[1])
-        with pytest.raises(SettingsError, match=rf"AGENTZERO_PORT.*127\.0\.0\.1:{port}"):
-            listen(server, "127.0.0.1", port)
-
-
-# Tornado leaves the socket that it could not bind to the garbage collector.
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket")
-@pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning")
-def test_a_port_in_use_is_named() -> None:
-    """Not a traceback, but the variables to change."""
-    _listen_in_vain()
-    gc.collect()
+        port = taken.getsockname()[1]
+        environment = {
+            **os.environ,
+            "AGENTZERO_DATA_DIR": str(tmp_path / "var"),
+            "AGENTZERO_PORT": str(port),
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "server.cli", "serve"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == REFUSED, done.stderr
+    assert f"AGENTZERO_PORT: can't listen on 127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
