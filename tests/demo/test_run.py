@@ -266,7 +266,10 @@ async def test_ctrl_c_cancels_what_is_left_and_ends_the_agents(
     tasks = await tasks_of_last_run(client)
     # It may have come while the last ones were being submitted.
     assert 1 <= len(tasks) <= 4
-    assert {task.status for task in tasks} == {"cancelled"}
+    # One that ended before it could be told is completed, as everywhere.
+    statuses = {task.status for task in tasks}
+    assert "cancelled" in statuses
+    assert statuses <= {"cancelled", "completed"}
     assert find_processes(server.data.path) == before
 
 

@@ -239,13 +239,22 @@ class Operator:
         """Return when every task has ended, or after so long."""
         deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline:
-            for status in UNENDED:
-                path = f"{TASKS}?status={status}&limit=1"
-                if (await self._client.insist("GET", path, self._key)).body:
-                    break
-            else:
+            if not await self._sees_unended() and await self._all_have_ended():
                 return
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _sees_unended(self) -> bool:
+        """Whether a quick look finds one; a task that moves between two queries can be missed."""
+        for status in UNENDED:
+            path = f"{TASKS}?status={status}&limit=1"
+            if (await self._client.insist("GET", path, self._key)).body:
+                return True
+        return False
+
+    async def _all_have_ended(self) -> bool:
+        """Look at each task once: an end is for good, so nothing can be missed."""
+        tasks = await self._client.read_all(TASKS, self._key, {})
+        return not any(task["status"] in UNENDED for task in tasks)
 
     async def find_all(self) -> Found:
         """Everything, once the log has come to rest."""

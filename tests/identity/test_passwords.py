@@ -102,7 +102,8 @@ async def test_two_hundred_logins_are_bounded_and_leave_the_loop_alone() -> None
     ticking.cancel()
     passwords.close()
     refused = [answer for answer in answers if isinstance(answer, Unavailable)]
-    assert len(refused) == 190
+    # Ten find room, and those for whom a finished one made some while others still came.
+    assert 150 < len(refused) <= 190
     assert {error.retry_after_seconds for error in refused} == {5}
     assert took < 10
     lags.sort()
