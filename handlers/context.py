@@ -13,12 +13,16 @@ from hive.ports import Services
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Who asks, from where, under which request id, and the services of this node."""
+    """Who asks, from where, under which request id, and the services of this node.
+
+    `call_id` is the identifier that the audit record of this call has.
+    """
 
     principal: Principal | None
     request_id: str
     address: str
     services: Services
+    call_id: str | None = None
 
     @property
     def caller(self) -> Principal:
@@ -30,7 +34,7 @@ class Context:
     @property
     def actor(self) -> Actor:
         """Whom the event of a change names."""
-        return Actor(self.caller.principal_id, self.request_id)
+        return Actor(self.caller.principal_id, self.request_id, self.call_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who causes a change: a principal or a duty (`system:reaper`), and under which request."""
+    """Who causes a change: a principal or a duty (`system:reaper`), and under which request.
+
+    `call_id` is the identifier of the call's audit record, which is written after the change.
+    """
 
     actor_id: str
     request_id: str | None = None
+    call_id: str | None = None

@@ -28,10 +28,34 @@ EVENT_TYPES: Final[Mapping[str, str]] = {
     "task.completed": "The task ended with a result.",
     "task.failed": "The task ended with an error.",
     "task.cancelled": "The task was cancelled, or skipped because of a dependency.",
+    "user.created": "A user was made.",
+    "user.updated": "The role of a user changed, or the user was disabled or enabled.",
+    "user.deleted": "A user was deleted, with its sessions and API keys.",
+    "user.password_changed": "A user has another password; its other sessions ended.",
+    "session.opened": "A user logged in.",
+    "session.revoked": "A session ended: logged out, revoked, or its refresh token was stolen.",
+    "api_key.created": "An API key was made.",
+    "api_key.rotated": "An API key has a successor, and ends after the overlap.",
+    "api_key.revoked": "An API key was revoked.",
+    "api_key.expiring": "An API key expires soon.",
+    "signing_key.created": "A key for signing requests was registered.",
+    "signing_key.revoked": "A key for signing requests was revoked.",
+    "system.settings_updated": "The settings of the system changed.",
+    "system.token_keys_rotated": "Access tokens are signed with a new key.",
     "log.reset": "Events before this one may be missing: read a snapshot.",
 }
 
-SOURCES: Final[Mapping[str, str]] = {"agt": "/api/v1/agents/", "tsk": "/api/v1/tasks/"}
+SOURCES: Final[Mapping[str, str]] = {
+    "agt": "/api/v1/agents/",
+    "tsk": "/api/v1/tasks/",
+    "usr": "/api/v1/users/",
+    "ses": "/api/v1/auth/sessions/",
+    "key": "/api/v1/api-keys/",
+    "sgk": "/api/v1/signing-keys/",
+}
+
+PRIVATE_NOUNS: Final = frozenset({"user", "session", "api_key", "signing_key", "system"})
+"""Events of these are for the owner whom they name, and for admins."""
 
 
 @dataclass(frozen=True, slots=True)

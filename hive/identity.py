@@ -6,9 +6,11 @@ belongs to an agent, or to a user whose rights it can't exceed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import ip_address, ip_network
 
 from hive.errors import Conflict
 from hive.permissions import ROLE_PERMISSIONS, Role
@@ -35,6 +37,7 @@ class User:
     disabled: bool
     created_at: datetime
     password_changed_at: datetime
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,18 @@ class ApiKey:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    allowed_addresses: tuple[str, ...] = ()
+    successor_id: str | None = None
 
     def is_live(self, now: datetime) -> bool:
         """Neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    def is_allowed_from(self, address: str | None) -> bool:
+        """Within one of the networks (CIDR) that it is allowed from, if it names any."""
+        if not self.allowed_addresses:
+            return True
+        return address is not None and within(address, self.allowed_addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,15 @@ def role_within(key_role: Role, owner_role: Role) -> Role:
     """The role of a user's API key: its own, unless the owner's is now the lesser one."""
     exceeds = ROLE_PERMISSIONS[key_role] - ROLE_PERMISSIONS[owner_role]
     return owner_role if exceeds else key_role
+
+
+def within(address: str, networks: Iterable[str]) -> bool:
+    """Tell whether the address is in one of the networks (CIDR, IPv4 or IPv6)."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return any(found in ip_network(network) for network in networks)
 
 
 def username_key(username: str) -> str:

@@ -22,18 +22,32 @@ class Role(StrEnum):
 
 
 _READ = frozenset({"agents:read", "tasks:read", "hive:read", "events:read", "account:read"})
+_OWN = frozenset(
+    {
+        "account:write",
+        "api-keys:read",
+        "api-keys:write",
+        "signing-keys:read",
+        "signing-keys:write",
+    }
+)
 _WRITE = frozenset({"tasks:write", "agents:control"})
-_ADMINISTER = frozenset({"agents:write"})
+_ADMINISTER = frozenset(
+    {"agents:write", "users:read", "users:write", "audit:read", "system:read", "system:write"}
+)
 _WORK = frozenset({"agents:work"})
 
 ROLE_PERMISSIONS: dict[Role, frozenset[str]] = {
-    Role.ADMIN: _READ | _WRITE | _ADMINISTER | _WORK,
-    Role.USER: _READ | _WRITE,
-    Role.VIEWER: _READ,
+    Role.ADMIN: _READ | _OWN | _WRITE | _ADMINISTER | _WORK,
+    Role.USER: _READ | _OWN | _WRITE,
+    Role.VIEWER: _READ | _OWN,
     Role.AGENT: _READ | _WORK | {"tasks:write"},
 }
 
 PERMISSIONS: frozenset[str] = frozenset().union(*ROLE_PERMISSIONS.values())
+
+ADMIN_PERMISSIONS: frozenset[str] = _ADMINISTER
+"""What only admins hold: the operations behind them honour the address allowlist."""
 
 
 @dataclass(frozen=True, slots=True)

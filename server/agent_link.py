@@ -54,12 +54,9 @@ class AgentLink(Peer):
     permission = "agents:work"
     raw_members: ClassVar = {"complete": frozenset({"result"})}
 
-    def __init__(
-        self, *args: Any, agent_id: str, address: str, links: AgentLinks, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, agent_id: str, links: AgentLinks, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agent_id = agent_id
-        self._address = address
         self._links = links
         self._services = links.services
         self._greeted = False
@@ -311,7 +308,7 @@ class AgentLink(Peer):
         outcome = await self._links.invoker.invoke(
             "release_lease",
             self._caller,
-            self._address,
+            self.address,
             parameters={"lease_id": task.lease.lease_id},
             body={"fence": task.lease.fence, "reason": "the link closed"},
         )
@@ -353,7 +350,7 @@ class AgentLink(Peer):
         outcome = await self._links.invoker.invoke(
             operation_id,
             self._caller,
-            self._address,
+            self.address,
             parameters={name: frame.get("lease_id", self.agent_id)},
             body=body_of(frame),
         )

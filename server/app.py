@@ -18,7 +18,15 @@ from tornado.web import Application, RequestHandler
 from hive.ports import Services
 from server.addresses import AddressResolver, Network
 from server.binding import BoundOperation
-from server.rest import Authenticates, Judges, Pipeline, RestHandler
+from server.pipeline import (
+    Audits,
+    Authenticates,
+    ChecksSignatures,
+    Judges,
+    Permits,
+    Pipeline,
+)
+from server.rest import RestHandler
 from server.routing import Routes
 
 MAX_HEADER_BYTES = 16 * 1024
@@ -37,6 +45,9 @@ def make_app(
     services: Services,
     authenticator: Authenticates,
     *,
+    authorization: Permits,
+    signatures: ChecksSignatures,
+    audit: Audits,
     trusted_proxies: Iterable[Network | str] = (),
     max_body_bytes: int = 1024 * 1024,
     referee: Judges | None = None,
@@ -51,6 +62,9 @@ def make_app(
         routes=Routes(operations.values()),
         services=services,
         authenticator=authenticator,
+        authorization=authorization,
+        signatures=signatures,
+        audit=audit,
         addresses=AddressResolver(trusted_proxies),
         max_body_bytes=max_body_bytes,
         referee=referee,

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from hive.errors import InvalidToken, Unavailable
+from hive.errors import Forbidden, InvalidToken, Unavailable
 from hive.identity import ApiKey, PrincipalKind, Session, User, permissions_of, role_within
 from hive.identity_ports import IdentityStore
 from hive.permissions import Principal, Role
@@ -60,14 +60,15 @@ class Authenticator:
         self._asking: dict[str, asyncio.Task[_Known]] = {}
         self._touching: dict[str, asyncio.Task[None]] = {}
 
-    async def authenticate(self, bearer: str) -> Principal:
-        """The principal of an access token or an API key.
+    async def authenticate(self, bearer: str, address: str | None = None) -> Principal:
+        """The principal of an access token or an API key that came from the address.
 
         Raises TokenExpired; InvalidToken for everything that we did not issue, have revoked, or
-        whose user is disabled; Unavailable when SQL has not answered for 2 s.
+        whose user is disabled; Forbidden for an API key that is not allowed from the address;
+        Unavailable when SQL has not answered for 2 s.
         """
         if bearer.startswith(API_KEY.prefix):
-            return await self._by_api_key(bearer)
+            return await self._by_api_key(bearer, address)
         return await self._by_access_token(bearer)
 
     async def close(self) -> None:
@@ -94,7 +95,7 @@ class Authenticator:
             expires_at=float(min(claims.expires_at, session.expires_at.timestamp())),
         )
 
-    async def _by_api_key(self, bearer: str) -> Principal:
+    async def _by_api_key(self, bearer: str, address: str | None) -> Principal:
         if not API_KEY.is_well_formed(bearer):
             raise InvalidToken(reason="not an API key: the form or the checksum is wrong")
         known = await self._ask(fingerprint(bearer), self._load_key)
@@ -102,6 +103,8 @@ class Authenticator:
         now = datetime.now(UTC)
         if key is None or not key.is_live(now):
             raise InvalidToken(reason="the API key is unknown, revoked or expired")
+        if not key.is_allowed_from(address):
+            raise Forbidden("This API key may not be used from this address.", key_id=key.key_id)
         principal_id, name, role = _holder(key, known.user)
         self._touch(key.key_id, key.last_used_at, now)
         return Principal(

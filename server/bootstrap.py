@@ -28,7 +28,9 @@ from server.accounts import SqlAccounts
 from server.addresses import AddressResolver
 from server.agent_links import AgentLinks
 from server.app import HiveApplication, make_app, make_http_server
+from server.audit import Audit
 from server.authentication import Authenticator
+from server.authorization import Authorization
 from server.binding import BoundOperation, bind
 from server.contract import Contract
 from server.cursors import SignedCursors
@@ -52,6 +54,7 @@ from server.releaser import Releaser
 from server.resources import asyncapi_path, openapi_path
 from server.revocations import Revocations
 from server.settings import Settings, SettingsError
+from server.signatures import Signatures
 from server.tokens import AccessTokens
 from server.websocket import Realtime
 from storage.mongo.agents import MongoAgents
@@ -190,15 +193,26 @@ async def open_node(
             version=importlib.metadata.version("agentzero-api"),
             readiness=readiness.check,
         )
+        authorization = Authorization()
+        audit = Audit()
         app = make_app(
             interface.operations,
             services,
             identity.authenticator,
+            authorization=authorization,
+            signatures=Signatures(),
+            audit=audit,
             trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,
             referee=_referee(settings),
         )
-        invoker = Invoker(interface.operations, services, lambda: identifiers.new("req"))
+        invoker = Invoker(
+            interface.operations,
+            services,
+            authorization=authorization,
+            audit=audit,
+            new_identifier=identifiers.new,
+        )
         links = AgentLinks(services, invoker)
         hub.subscribe(links.heard)
         peers = Peers()

@@ -21,6 +21,7 @@ from hive.raw_json import RawJson
 from server.binding import BoundOperation
 from server.contract import JSON, ContractMismatch, Operation
 from server.logs import request_log
+from server.pipeline import Audits, Call, Permits
 from server.problems import build_problem
 
 SERVER_FAULT = 500
@@ -41,6 +42,11 @@ class Outcome:
         """Tell whether the operation did what was asked."""
         return self.problem is None
 
+    @property
+    def code(self) -> str | None:
+        """The code of the problem."""
+        return None if self.problem is None else self.problem["code"]
+
 
 class Invoker:
     """Invokes bound operations."""
@@ -49,11 +55,16 @@ class Invoker:
         self,
         operations: Mapping[str, BoundOperation],
         services: Services,
-        new_request_id: Callable[[], str],
+        *,
+        authorization: Permits,
+        audit: Audits,
+        new_identifier: Callable[[str], str],
     ) -> None:
         self._operations = operations
         self._services = services
-        self._new_request_id = new_request_id
+        self._authorization = authorization
+        self._audit = audit
+        self._new_identifier = new_identifier
 
     async def invoke(
         self,
@@ -67,26 +78,44 @@ class Invoker:
         """Run the operation; never raises. `body` is decoded, its raw members are RawJson."""
         bound = self._operations[operation_id]
         operation = bound.operation
-        request_id = self._new_request_id()
+        request_id = self._new_identifier("req")
+        call = Call(self._new_identifier("aud"), request_id, "websocket", address)
+        call.operation, call.principal = operation, principal
         with request_log(request_id):
             try:
-                _permit(principal, operation)
+                self._authorization.permit(operation, principal, address)
+                _refuse_signed(operation)
                 arguments = operation.check_parameters(parameters)
                 if operation.body is not None:
                     arguments["body"] = _checked(operation, body)
-                context = Context(principal, request_id, address, self._services)
-                result = await bound.call(context, arguments)
+                call.resource = _named(operation, parameters)
+                await self._audit.admit(call)
+                context = Context(principal, request_id, address, self._services, call.call_id)
+                outcome = _outcome(operation, await bound.call(context, arguments))
             except Exception as error:  # noqa: BLE001 - every condition becomes an outcome
-                return _problem(operation, parameters, request_id, error)
-        reply = result if isinstance(result, Reply) else Reply(result)
-        status = operation.success.status if reply.status is None else reply.status
-        answer = RawJson(reply.body) if isinstance(reply.body, bytes) else reply.body
-        return Outcome(status, answer)
+                outcome = _problem(operation, parameters, request_id, error)
+            try:
+                await self._audit.record(call, outcome.status, outcome.code)
+            except Exception as error:  # noqa: BLE001 - every condition becomes an outcome
+                outcome = _problem(operation, parameters, request_id, error)
+        return outcome
 
 
-def _permit(principal: Principal, operation: Operation) -> None:
-    if operation.permission is None or not principal.may(operation.permission):
-        raise Forbidden
+def _outcome(operation: Operation, result: Any) -> Outcome:
+    reply = result if isinstance(result, Reply) else Reply(result)
+    status = operation.success.status if reply.status is None else reply.status
+    return Outcome(status, RawJson(reply.body) if isinstance(reply.body, bytes) else reply.body)
+
+
+def _refuse_signed(operation: Operation) -> None:
+    if operation.signed:
+        raise Forbidden("This operation takes signed requests over HTTP only.")
+
+
+def _named(operation: Operation, parameters: Mapping[str, Any]) -> str | None:
+    """What the path names."""
+    names = [one.name for one in operation.parameters if one.location == "path"]
+    return next((str(parameters[name]) for name in names), None)
 
 
 def _checked(operation: Operation, body: Any) -> Any:

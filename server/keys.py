@@ -40,6 +40,9 @@ class Keys:
     signing: tuple[SigningKey, ...]
     refresh: bytes
     cursors: bytes
+    sealing: bytes
+    audit: bytes
+    accounts: bytes
 
     @classmethod
     def derive(cls, secret: bytes, *, previous: Sequence[bytes] = ()) -> Keys:
@@ -50,6 +53,9 @@ class Keys:
             signing=tuple(_hs256(_derive(each, "access-token")) for each in (secret, *previous)),
             refresh=_derive(secret, "refresh-successor"),
             cursors=_derive(secret, "cursor"),
+            sealing=_derive(secret, "sealing"),
+            audit=_derive(secret, "audit-checkpoint"),
+            accounts=_derive(secret, "login-account"),
         )
 
     def successor(self, refresh_token: str) -> bytes:

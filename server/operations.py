@@ -79,6 +79,16 @@ class Operation:
         return next(answer for status, answer in self.responses.items() if status in SUCCESS)
 
     @property
+    def signed(self) -> bool:
+        """Whether it takes a signature (RFC 9421) of whoever has signing on."""
+        return bool(self.extensions.get("x-signed", False))
+
+    @property
+    def mutates(self) -> bool:
+        """Whether it may change something: its audit record is durable before the answer."""
+        return self.method not in ("GET", "HEAD")
+
+    @property
     def argument_names(self) -> frozenset[str]:
         """The keywords that the handler takes, `body` included."""
         names = {parameter.argument for parameter in self.parameters}

@@ -36,7 +36,7 @@ Frame = dict[str, Any]
 class Authenticate(Protocol):
     """Who is behind a credential."""
 
-    async def __call__(self, credential: str, /) -> Principal:
+    async def __call__(self, credential: str, address: str | None = None, /) -> Principal:
         """Raise Unauthenticated (which kind says why), Unavailable."""
 
 
@@ -81,12 +81,14 @@ class Peer:
         transport: Transport,
         *,
         session: str,
+        address: str,
         messages: Mapping[str, Message],
         authenticate: Authenticate,
         registry: Registry,
         limits: PeerLimits,
     ) -> None:
         self.session = session
+        self.address = address
         self.principal: Principal | None = None
         self.phase = Phase.OPENING
         self._transport = transport
@@ -261,9 +263,11 @@ class Peer:
 
     async def _admit(self, credential: str) -> None:
         try:
-            principal = await self._authenticate(credential)
+            principal = await self._authenticate(credential, self.address)
         except Unauthenticated as error:
             raise Disconnect(CloseCode.CREDENTIALS_REFUSED, error.detail) from error
+        except Forbidden as error:
+            raise Disconnect(CloseCode.FORBIDDEN, error.detail) from error
         if self.ended:
             return
         if not principal.may(self.permission):

@@ -10,28 +10,24 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders
 from tornado.web import HTTPError, RequestHandler, stream_request_body
-from typeid import TypeID
 
 from handlers.context import Context, Reply
-from hive.errors import Forbidden, HiveError, InvalidToken, Unauthenticated
+from hive.errors import HiveError, InvalidToken, Unauthenticated
 from hive.permissions import Principal
-from hive.ports import Services
-from server.addresses import AddressResolver
 from server.answers import SECURITY_HEADERS, Answer, encode_json, make_answer
 from server.binding import BoundOperation
 from server.contract import JSON, ContractMismatch, Operation
 from server.logs import request_log
 from server.parameters import parse_query
+from server.pipeline import Call, Pipeline
 from server.problems import (
     PROBLEM_JSON,
     ContentTooLarge,
@@ -41,13 +37,14 @@ from server.problems import (
     build_problem,
     status_of,
 )
-from server.routing import MovedToCanonical, Routes
+from server.routing import MovedToCanonical
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_FIELDS = 100
 MAX_DRAINED_BYTES = 8 * 1024 * 1024
 _NO_LIMIT = 2**62
 _MANY_DIGITS = 19
+_CLIENT_CHARACTERS = 200
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{1,8192}=*)")
 _UTF8 = frozenset({"", "utf-8", "utf8", '"utf-8"'})
@@ -56,45 +53,11 @@ log = structlog.stdlib.get_logger("server.rest")
 access_log = structlog.stdlib.get_logger("server.access")
 
 
-class Authenticates(Protocol):
-    """Turns a bearer credential into a principal; raises Unauthenticated, Unavailable."""
-
-    async def authenticate(self, bearer: str, /) -> Principal:
-        """Give the principal."""
-
-
-class Judges(Protocol):
-    """Raises ContractViolation when an exchange does not match the contract."""
-
-    def check_exchange(self, request: RestHandler, body: bytes, answer: Answer, /) -> None:
-        """Judge one exchange."""
-
-
-@dataclass(slots=True)
-class Pipeline:
-    """What every request needs, made once by `make_app`.
-
-    `running` counts those under way; while `draining`, each answer sends its connection away.
-    """
-
-    routes: Routes
-    services: Services
-    authenticator: Authenticates
-    addresses: AddressResolver
-    max_body_bytes: int
-    referee: Judges | None = None
-    new_request_id: Callable[[], str] = field(default=lambda: str(TypeID("req")))
-    running: int = 0
-    draining: bool = False
-
-
 @stream_request_body
 class RestHandler(RequestHandler):
     """Serves every operation, and answers whatever is none."""
 
     pipeline: Pipeline
-    operation: Operation | None = None
-    principal: Principal | None = None
 
     def initialize(self, pipeline: Pipeline) -> None:
         """Take the pipeline."""
@@ -103,25 +66,34 @@ class RestHandler(RequestHandler):
         self._received_bytes = 0
         self._counted = False
         self._body = b""
+        self._code: str | None = None
 
     async def serve(self) -> None:
-        """Route, limit, authenticate, permit, read, run, answer: the order of every request."""
+        """Limit, route, authenticate, permit, read, run, record, answer: the way of every request.
+
+        The body has arrived before. A call whose record can't be kept is not run when it could
+        change something.
+        """
+        parts = self.pipeline
         with request_log(self.request_id):
             try:
                 self._check_limits()
                 bound, path = self._route()
-                principal = await self._authenticate(bound.operation)
-                _permit(principal, bound.operation)
-                arguments = self._read_arguments(bound.operation, path)
-                context = Context(principal, self.request_id, self.address, self.pipeline.services)
-                result = await bound.call(context, arguments)
+                operation = bound.operation
+                principal = await self._authenticate(operation)
+                parts.authorization.permit(operation, principal, self.address)
+                body = self._take_body()
+                await parts.signatures.check(operation, principal, self.request, body)
+                arguments = self._read_arguments(operation, path, body)
+                await parts.audit.admit(self.call)
+                result = await bound.call(self._context(principal), arguments)
                 answer = make_answer(
-                    bound.operation, result if isinstance(result, Reply) else Reply(result)
+                    operation, result if isinstance(result, Reply) else Reply(result)
                 )
                 self._judge(answer)
             except Exception as error:  # noqa: BLE001 - here exceptions become answers
                 answer = self._refuse(error)
-            self._send(answer)
+            self._send(await self._recorded(answer))
 
     get = put = post = delete = patch = head = options = serve
 
@@ -159,21 +131,30 @@ class RestHandler(RequestHandler):
     def _route(self) -> tuple[BoundOperation, dict[str, str]]:
         request = self.request
         bound, path = self.pipeline.routes.find(request.method or "", request.path, request.query)
-        self.operation = bound.operation
+        self.call.operation = bound.operation
         return bound, path
 
     async def _authenticate(self, operation: Operation) -> Principal | None:
         if operation.public:
             return None
-        self.principal = await self.pipeline.authenticator.authenticate(
-            read_bearer(self.request.headers)
+        self.call.principal = await self.pipeline.authenticator.authenticate(
+            read_bearer(self.request.headers), self.address
         )
-        return self.principal
+        return self.call.principal
 
-    def _read_arguments(self, operation: Operation, path: dict[str, str]) -> dict[str, Any]:
-        request = self.request
-        body = b"".join(self._received)
+    def _take_body(self) -> bytes:
+        self._body = b"".join(self._received)
         self._received.clear()
+        return self._body
+
+    def _context(self, principal: Principal | None) -> Context:
+        services = self.pipeline.services
+        return Context(principal, self.request_id, self.address, services, self.call.call_id)
+
+    def _read_arguments(
+        self, operation: Operation, path: dict[str, str], body: bytes
+    ) -> dict[str, Any]:
+        request = self.request
         if body and operation.body is not None:
             _check_content_type(request.headers)
         try:
@@ -192,7 +173,7 @@ class RestHandler(RequestHandler):
             if operation.body.required:
                 raise ContractMismatch("This operation needs a body.")
             arguments["body"] = None
-        self._body = body
+        self.call.resource = next(iter(path.values()), None)
         return arguments
 
     def _judge(self, answer: Answer) -> None:
@@ -211,7 +192,16 @@ class RestHandler(RequestHandler):
         elif status > HTTPStatus.INTERNAL_SERVER_ERROR:
             log.warning("request refused", reason=str(error), request_id=self.request_id)
         problem = build_problem(error, instance=self.request.path, request_id=self.request_id)
+        self._code = problem.members["code"]
         return Answer(status, problem.headers, encode_json(problem.members), PROBLEM_JSON)
+
+    async def _recorded(self, answer: Answer) -> Answer:
+        """The answer, once its record is as durable as it has to be; else that it is not."""
+        try:
+            await self.pipeline.audit.record(self.call, answer.status, self._code)
+        except Exception as error:  # noqa: BLE001 - here exceptions become answers
+            return self._refuse(error)
+        return answer
 
     def _send(self, answer: Answer) -> None:
         if self._finished:
@@ -244,6 +234,17 @@ class RestHandler(RequestHandler):
         """The client's address."""
         return self.pipeline.addresses.resolve(
             self.request.remote_ip or "", self.request.headers.get_list("X-Forwarded-For")
+        )
+
+    @cached_property
+    def call(self) -> Call:
+        """This call, as the audit log will have it."""
+        return Call(
+            call_id=self.pipeline.new_call_id(),
+            request_id=self.request_id,
+            channel="rest",
+            address=self.address,
+            client=self.request.headers.get("User-Agent", "")[:_CLIENT_CHARACTERS],
         )
 
     def set_default_headers(self) -> None:
@@ -283,8 +284,8 @@ class RestHandler(RequestHandler):
             method=(self.request.method or "")[:32],
             path=self.request.path[:256],
             status=self.get_status(),
-            operation=self.operation.operation_id if self.operation else None,
-            principal=self.principal.principal_id if self.principal else None,
+            operation=self.call.operation.operation_id if self.call.operation else None,
+            principal=self.call.principal.principal_id if self.call.principal else None,
             address=self.address,
             duration_ms=round(1000 * (time.time() - self.request._start_time), 3),  # noqa: SLF001
             request_id=self.request_id,
@@ -326,13 +327,6 @@ def _declared_length(headers: HTTPHeaders) -> int:
     return int(declared) if len(declared) < _MANY_DIGITS else _NO_LIMIT
 
 
-def _permit(principal: Principal | None, operation: Operation) -> None:
-    if operation.public:
-        return
-    if principal is None or operation.permission is None or not principal.may(operation.permission):
-        raise Forbidden
-
-
 def _check_content_type(headers: HTTPHeaders) -> None:
     if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType
@@ -346,4 +340,4 @@ def _check_content_type(headers: HTTPHeaders) -> None:
         raise UnsupportedMediaType
 
 
-__all__ = ["Pipeline", "RestHandler", "read_bearer"]
+__all__ = ["RestHandler", "read_bearer"]

@@ -237,6 +237,7 @@ class RealtimeHandler(WebSocketHandler):
         """What every peer is made with, besides its transport."""
         return {
             "session": self.realtime.identifiers.new("con"),
+            "address": self.address,
             "messages": self.realtime.contract.messages,
             "authenticate": self.realtime.authenticate,
             "registry": self.realtime.peers,
@@ -359,7 +360,6 @@ class AgentLinkHandler(RealtimeHandler):
         return AgentLink(
             SocketTransport(protocol, limits.buffered_bytes),
             agent_id=path["agent_id"],
-            address=self.address,
             links=self.realtime.links,
             **self.peer_arguments(limits),
         )

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Dialect,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     TypeDecorator,
@@ -71,6 +72,7 @@ class UserRow(Table):
     disabled: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[datetime]
     password_changed_at: Mapped[datetime]
+    version: Mapped[int] = mapped_column(Integer, default=1)
 
 
 class SessionRow(Table):
@@ -129,6 +131,9 @@ class ApiKeyRow(Table):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    allowed_addresses: Mapped[list[str]] = mapped_column(JSON, default=list)
+    successor_id: Mapped[str | None]
+    expiry_announced_at: Mapped[datetime | None]
 
 
 class RevocationRow(Table):
@@ -148,3 +153,122 @@ class RevocationCounterRow(Table):
 
     counter_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     position: Mapped[int] = mapped_column(Integer)
+
+
+class LoginFailureRow(Table):
+    """A login that failed, for as long as it counts.
+
+    `account` is a keyed hash of the name tried: what people type there may be a password.
+    """
+
+    __tablename__ = "login_failures"
+
+    failure_id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    account: Mapped[str] = mapped_column(String(64), index=True)
+    network: Mapped[str] = mapped_column(String(64), index=True)
+    failed_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class LoginStreakRow(Table):
+    """How many logins of an account failed one after the other."""
+
+    __tablename__ = "login_streaks"
+
+    account: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failures: Mapped[int] = mapped_column(Integer)
+    changed_at: Mapped[datetime]
+
+
+class TokenKeyRow(Table):
+    """A key of the ring that signs access tokens. `sealed` is the private key, encrypted."""
+
+    __tablename__ = "token_keys"
+
+    kid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    algorithm: Mapped[str] = mapped_column(String(16))
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime]
+    signs_from: Mapped[datetime]
+    verifies_until: Mapped[datetime | None]
+
+
+class SigningKeyRow(Table):
+    """A key with which a user, or one API key, signs requests (RFC 9421).
+
+    `public_key` is raw Ed25519; an HMAC key is `sealed`, for it has to be known to verify.
+    """
+
+    __tablename__ = "signing_keys"
+
+    signing_key_id: Mapped[str] = mapped_column(primary_key=True)
+    owner_id: Mapped[str] = mapped_column(index=True)
+    key_id: Mapped[str | None] = mapped_column(index=True)
+    name: Mapped[str]
+    algorithm: Mapped[str] = mapped_column(String(16))
+    public_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class SignatureNonceRow(Table):
+    """A nonce that was used, by its SHA-256, until a signature with it would be too old anyway."""
+
+    __tablename__ = "signature_nonces"
+
+    nonce_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class SystemSettingsRow(Table):
+    """One row: what admins decide at run time."""
+
+    __tablename__ = "system_settings"
+
+    settings_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    version: Mapped[int] = mapped_column(Integer)
+    updated_at: Mapped[datetime]
+    updated_by: Mapped[str | None]
+
+
+class TicketRow(Table):
+    """A single-use ticket for one WebSocket, by its SHA-256, and the credential it stands for."""
+
+    __tablename__ = "ws_tickets"
+
+    ticket_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    session_id: Mapped[str | None]
+    key_id: Mapped[str | None]
+    credential_expires_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class OutboxRow(Table):
+    """An event of a change in this database, on its way to the event log."""
+
+    __tablename__ = "outbox"
+
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    event_id: Mapped[str] = mapped_column(unique=True)
+    event_type: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str]
+    owner: Mapped[str | None]
+    actor: Mapped[str]
+    request_id: Mapped[str | None]
+    call_id: Mapped[str | None]
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    happened_at: Mapped[datetime]
+
+
+class AuditCheckpointRow(Table):
+    """The signed end of a chain of audit records, kept apart from them."""
+
+    __tablename__ = "audit_checkpoints"
+
+    boot: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    record_hash: Mapped[str] = mapped_column(String(64))
+    signature: Mapped[str] = mapped_column(String(64))
+    signed_at: Mapped[datetime]

@@ -16,6 +16,7 @@ def user_of(row: UserRow) -> User:
         disabled=row.disabled,
         created_at=row.created_at,
         password_changed_at=row.password_changed_at,
+        version=row.version,
     )
 
 
@@ -60,4 +61,6 @@ def api_key_of(row: ApiKeyRow) -> ApiKey:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        allowed_addresses=tuple(row.allowed_addresses),
+        successor_id=row.successor_id,
     )

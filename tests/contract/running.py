@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +13,10 @@ from tornado.netutil import bind_sockets
 from hive.errors import InvalidToken, TokenExpired
 from hive.permissions import PERMISSIONS, ROLE_PERMISSIONS, Principal, Role
 from server.app import HiveApplication, make_app, make_http_server
-from server.binding import bind
+from server.authorization import Authorization
+from server.binding import BoundOperation, bind
 from server.contract import Contract
+from server.pipeline import Call
 
 FIXTURES = Path(__file__).parent / "fixtures"
 HANDLERS = "tests.contract.fixtures.small"
@@ -26,8 +28,9 @@ class Credentials:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def authenticate(self, bearer: str) -> Principal:
+    async def authenticate(self, bearer: str, address: str | None = None) -> Principal:
         """`everything` may do everything."""
+        del address
         self.asked.append(bearer)
         if bearer == "expired":
             raise TokenExpired
@@ -45,10 +48,41 @@ def load_small() -> Contract:
     return Contract.load(FIXTURES / "openapi.yaml", FIXTURES / "asyncapi.yaml")
 
 
+class Unsigned:
+    """Asks for no signature."""
+
+    async def check(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+class Unaudited:
+    """Keeps no records, but notes the calls."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[Call, int, str | None]] = []
+
+    async def admit(self, call: Call) -> None:
+        """Let it through."""
+
+    async def record(self, call: Call, status: int, code: str | None) -> None:
+        """Note it."""
+        self.recorded.append((call, status, code))
+
+
+def make_small_app(operations: Mapping[str, BoundOperation], **options: Any) -> HiveApplication:
+    """An application without stores: no services, no signatures, no audit log."""
+    parts: dict[str, Any] = {
+        "authorization": Authorization(),
+        "signatures": Unsigned(),
+        "audit": Unaudited(),
+    }
+    return make_app(operations, cast("Any", None), Credentials(), **{**parts, **options})
+
+
 @asynccontextmanager
 async def serve_small(**options: Any) -> AsyncIterator[tuple[HiveApplication, str]]:
     """Serve the small contract; give the application and its base URL."""
-    app = make_app(bind(load_small(), HANDLERS), cast("Any", None), Credentials(), **options)
+    app = make_small_app(bind(load_small(), HANDLERS), **options)
     async with serve(app) as base:
         yield app, base
 

@@ -14,7 +14,6 @@ import pytest
 
 from handlers.context import Context, Reply
 from hive.raw_json import RawJson
-from server.app import make_app
 from server.binding import BoundOperation
 from server.contract import Contract, Operation
 from server.resources import openapi_path
@@ -30,7 +29,7 @@ from tests.contract.hostile import (
     path_of,
     size_attacks,
 )
-from tests.contract.running import Credentials, serve
+from tests.contract.running import make_small_app, serve
 
 MAX_BODY_BYTES = 256 * 1024
 CONTRACT = Contract.load(openapi_path())
@@ -72,7 +71,7 @@ def recorder() -> Recorder:
 async def base(recorder: Recorder) -> AsyncIterator[str]:
     """The base URL of the product's pipeline with the recorder behind it."""
     operations = {name: recorder.bind(each) for name, each in CONTRACT.operations.items()}
-    app = make_app(operations, cast("Any", None), Credentials(), max_body_bytes=MAX_BODY_BYTES)
+    app = make_small_app(operations, max_body_bytes=MAX_BODY_BYTES)
     async with serve(app) as url:
         yield url
 

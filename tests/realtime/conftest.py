@@ -17,6 +17,7 @@ from hive.ports import Limits
 from server.addresses import AddressResolver
 from server.agent_links import AgentLinks
 from server.app import make_http_server
+from server.authorization import Authorization
 from server.binding import bind
 from server.contract import Contract
 from server.hub import Hub
@@ -25,6 +26,7 @@ from server.liveness import LINK_LIMITS, PeerLimits
 from server.peers import Peers
 from server.resources import asyncapi_path, openapi_path
 from server.websocket import Realtime
+from tests.contract.running import Unaudited
 from tests.realtime.client import JudgedSocket, open_socket
 from tests.realtime.fakes import (
     FakeAgents,
@@ -107,7 +109,13 @@ async def make_node(contract: Contract) -> AsyncIterator[Callable[..., Any]]:
         )
         hub = Hub(log, ring_events=ring_events, silence_seconds=silence_seconds)
         peers = Peers(per_principal=per_principal, tick_seconds=0.05)
-        invoker = Invoker(bind(contract), services, lambda: identifiers.new("req"))
+        invoker = Invoker(
+            bind(contract),
+            services,
+            authorization=Authorization(),
+            audit=Unaudited(),
+            new_identifier=identifiers.new,
+        )
         links = AgentLinks(services, invoker, claim_wait_seconds=claim_wait_seconds)
         hub.subscribe(links.heard)
         realtime = Realtime(

@@ -41,8 +41,9 @@ PRINCIPALS = {
 }
 
 
-async def authenticate(credential: str) -> Principal:
+async def authenticate(credential: str, address: str | None = None) -> Principal:
     """Every principal's token is its name."""
+    del address
     if credential == "unavailable":
         raise Unavailable
     if credential not in PRINCIPALS:

@@ -1,0 +1,116 @@
+"""What the way of a request is made of: the parts that `server/rest.py` brings together, as ports.
+
+`server/bootstrap.py` makes each part once; `make_app` puts them into one `Pipeline`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from tornado.httputil import HTTPServerRequest
+from typeid import TypeID
+
+from hive.permissions import Principal
+from hive.ports import Services
+from server.addresses import AddressResolver
+from server.answers import Answer
+from server.contract import Operation
+from server.routing import Routes
+
+if TYPE_CHECKING:
+    from server.rest import RestHandler
+
+
+@dataclass(slots=True)
+class Call:
+    """One call on its way: what its audit record will say.
+
+    `operation` stays None for what is no operation of the contract, `principal` for whoever could
+    not prove who they are. `resource` is the identifier that the call is about.
+    """
+
+    call_id: str
+    request_id: str
+    channel: str
+    address: str
+    client: str = ""
+    operation: Operation | None = None
+    principal: Principal | None = None
+    resource: str | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+class Authenticates(Protocol):
+    """Turns a bearer credential into a principal."""
+
+    async def authenticate(self, bearer: str, address: str | None = None) -> Principal:
+        """Give the principal.
+
+        Raises Unauthenticated; Forbidden when the credential may not come from this address;
+        Unavailable.
+        """
+
+
+class Permits(Protocol):
+    """Says whether a principal may run an operation from where it is."""
+
+    def permit(self, operation: Operation, principal: Principal | None, address: str) -> None:
+        """Raise Forbidden: the permission is missing, or the address is not on the allowlist."""
+
+
+class ChecksSignatures(Protocol):
+    """Demands a request signature (RFC 9421) where one is due."""
+
+    async def check(
+        self,
+        operation: Operation,
+        principal: Principal | None,
+        request: HTTPServerRequest,
+        body: bytes,
+    ) -> None:
+        """Return when no signature is due, or a valid one is there.
+
+        Raises Unauthenticated; Unavailable when a replay can't be ruled out.
+        """
+
+
+class Audits(Protocol):
+    """Keeps a record of every call."""
+
+    async def admit(self, call: Call) -> None:
+        """Raise Unavailable when the call may change something and no record could be kept."""
+
+    async def record(self, call: Call, status: int, code: str | None) -> None:
+        """Record the outcome. The record of a mutation is durable on return; else Unavailable."""
+
+
+class Judges(Protocol):
+    """Raises ContractViolation when an exchange does not match the contract."""
+
+    def check_exchange(self, request: RestHandler, body: bytes, answer: Answer, /) -> None:
+        """Judge one exchange."""
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """What every request needs, made once by `make_app`.
+
+    `running` counts those under way; while `draining`, each answer sends its connection away.
+    """
+
+    routes: Routes
+    services: Services
+    authenticator: Authenticates
+    authorization: Permits
+    signatures: ChecksSignatures
+    audit: Audits
+    addresses: AddressResolver
+    max_body_bytes: int
+    referee: Judges | None = None
+    new_request_id: Callable[[], str] = field(default=lambda: str(TypeID("req")))
+    new_call_id: Callable[[], str] = field(default=lambda: str(TypeID("aud")))
+    running: int = 0
+    draining: bool = False
