@@ -81,6 +81,11 @@ def check_type(event_type: str) -> str:
     return event_type
 
 
+def is_private(event_type: str) -> bool:
+    """Tell whether only the owner and admins see events of this type."""
+    return event_type.partition(".")[0] in PRIVATE_NOUNS
+
+
 def source_of(subject: str) -> str:
     """Where the resource of an event is: a path of the REST contract, or the log itself."""
     prefix = SOURCES.get(subject.partition("_")[0])

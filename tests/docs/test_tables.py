@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import SecretStr
 
-from hive.events import EVENT_TYPES
+from hive.events import EVENT_TYPES, is_private
 from hive.tasks import LEGAL_MOVES, TaskStatus
 from server.settings import PREFIX, Settings
 
@@ -35,9 +35,12 @@ def test_table_of_moves_is_the_machine() -> None:
 
 
 def test_table_of_events_is_the_vocabulary() -> None:
-    """docs/events.md lists exactly the declared types with their meaning."""
-    rows = ["| type | when |", "|---|---|"]
-    rows += [f"| `{event_type}` | {meaning} |" for event_type, meaning in EVENT_TYPES.items()]
+    """docs/events.md lists exactly the declared types, what they mean and who sees them."""
+    rows = ["| type | when | who |", "|---|---|---|"]
+    rows += [
+        f"| `{event_type}` | {meaning} | {'owner, admins' if is_private(event_type) else 'all'} |"
+        for event_type, meaning in EVENT_TYPES.items()
+    ]
     table = "\n".join(rows) + "\n"
     assert read_table("events.md", "events") == table, f"write this into docs/events.md:\n{table}"
 

@@ -71,7 +71,9 @@ def test_the_envelope_is_a_cloud_event() -> None:
         ("agt_1", "/api/v1/agents/agt_1"),
         ("tsk_1", "/api/v1/tasks/tsk_1"),
         ("log", "/api/v1/events"),
-        ("usr_1", "/api/v1/events"),
+        ("usr_1", "/api/v1/users/usr_1"),
+        ("key_1", "/api/v1/api-keys/key_1"),
+        ("system", "/api/v1/events"),
     ],
 )
 def test_the_source_is_where_the_resource_is(subject: str, source: str) -> None:
