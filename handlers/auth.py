@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import Context, Reply
 from hive.identity_ports import TokenPair
 
 
@@ -45,6 +45,16 @@ async def get_me(context: Context) -> dict[str, Any]:
         "agent_id": caller.agent_id,
     }
     return {name: value for name, value in described.items() if value is not None}
+
+
+async def change_password(context: Context, *, body: dict[str, Any]) -> Reply:
+    """Change your own password."""
+    raise NotImplementedError
+
+
+async def create_ws_ticket(context: Context, *, body: dict[str, Any] | None = None) -> Reply:
+    """Get a ticket for one WebSocket."""
+    raise NotImplementedError
 
 
 def _tokens(pair: TokenPair) -> dict[str, Any]:
