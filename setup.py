@@ -83,6 +83,7 @@ setup(
         "typer>=0.29",
         "Werkzeug>=3.1",
         "uvloop>=0.23; sys_platform != 'win32'",
+        "zxcvbn>=4.5",
     ],
     extras_require={
         # A mongod for a machine that has none; every other system builds its own or names one.
@@ -109,6 +110,7 @@ setup(
             "setuptools>=80",
             "types-psutil",
             "types-PyYAML",
+            "types-zxcvbn",
             "websockets>=17",
             "wheel",
         ],

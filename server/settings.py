@@ -22,6 +22,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from server.password_policy import MAX_CHARACTERS, WeakPassword, check_password
+
 PREFIX = "AGENTZERO_"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -133,10 +135,16 @@ class Settings(BaseSettings):
     @field_validator("admin_password")
     @classmethod
     def _check_admin_password(cls, value: SecretStr) -> SecretStr:
-        size = len(value.get_secret_value())
-        if size and not MIN_PASSWORD <= size <= MAX_PASSWORD:
-            message = f"must have {MIN_PASSWORD} to {MAX_PASSWORD} characters"
+        password = value.get_secret_value()
+        if not password:
+            return value
+        if not MIN_PASSWORD <= len(password) <= MAX_CHARACTERS:
+            message = f"must have {MIN_PASSWORD} to {MAX_CHARACTERS} characters"
             raise ValueError(message)
+        try:
+            check_password(password, username="admin")
+        except WeakPassword as error:
+            raise ValueError(error.detail) from None
         return value
 
     @field_validator("agent_timeout_seconds")
@@ -167,7 +175,6 @@ class Settings(BaseSettings):
 MIN_SECRET_BYTES = 32
 MIN_DISTINCT = 8
 MIN_PASSWORD = 12
-MAX_PASSWORD = 1_024
 
 
 class _Environment(EnvSettingsSource):
