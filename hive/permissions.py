@@ -46,6 +46,14 @@ ROLE_PERMISSIONS: dict[Role, frozenset[str]] = {
 
 PERMISSIONS: frozenset[str] = frozenset().union(*ROLE_PERMISSIONS.values())
 
+OWNERSHIPS: dict[str, str] = {
+    "none": "Whoever has the permission.",
+    "shared": "Everybody reads it; only its owner or an admin changes it (others: 403).",
+    "private": "Its owner or an admin; for others it does not exist (404).",
+    "agent": "The agent itself or an admin (others: 403; the lease of another agent: 404).",
+}
+"""Whose resource an operation may name (`x-ownership` in the contract)."""
+
 ADMIN_PERMISSIONS: frozenset[str] = _ADMINISTER
 """What only admins hold: the operations behind them honour the address allowlist."""
 

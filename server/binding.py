@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from handlers.context import Context
-from hive.permissions import PERMISSIONS
+from hive.permissions import ADMIN_PERMISSIONS, OWNERSHIPS, PERMISSIONS
 from server.contract import Contract, Operation
 
 Handler = Callable[..., Awaitable[Any]]
@@ -100,6 +100,16 @@ def _permission_problems(operation: Operation) -> Iterator[str]:
         yield f"{operation.operation_id}: neither x-permission nor security: []"
     elif operation.permission is not None and operation.permission not in PERMISSIONS:
         yield f"{operation.operation_id}: unknown permission {operation.permission}"
+    elif operation.ownership is None and _names_what_may_be_of_others(operation):
+        yield f"{operation.operation_id}: names a resource and has no x-ownership"
+    if operation.ownership not in (None, *OWNERSHIPS):
+        yield f"{operation.operation_id}: unknown ownership {operation.ownership}"
+
+
+def _names_what_may_be_of_others(operation: Operation) -> bool:
+    if operation.public or operation.permission in ADMIN_PERMISSIONS:
+        return False
+    return any(parameter.location == "path" for parameter in operation.parameters)
 
 
 def _signature_problems(operation: Operation, function: Handler) -> Iterator[str]:

@@ -108,6 +108,15 @@ def demo(
 
 
 @app.command()
+def permissions() -> None:
+    """Print who may do what, as Markdown: operations, roles, ownership."""
+    from server.bootstrap import bind_interface  # noqa: PLC0415 - `--help` should not wait
+    from server.permission_table import permission_page  # noqa: PLC0415
+
+    typer.echo(permission_page(bind_interface().contract), nl=False)
+
+
+@app.command()
 def mock(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on.")] = 8080,

@@ -79,6 +79,11 @@ class Operation:
         return next(answer for status, answer in self.responses.items() if status in SUCCESS)
 
     @property
+    def ownership(self) -> str | None:
+        """One of `hive.permissions.OWNERSHIPS`."""
+        return self.extensions.get("x-ownership")
+
+    @property
     def signed(self) -> bool:
         """Whether it takes a signature (RFC 9421) of whoever has signing on."""
         return bool(self.extensions.get("x-signed", False))

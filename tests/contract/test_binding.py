@@ -133,6 +133,21 @@ def test_an_operation_must_be_permitted_or_public(
 
 
 @pytest.mark.parametrize(
+    ("declared", "named"),
+    [("", "names a resource and has no x-ownership"), ("mine", "unknown ownership mine")],
+)
+def test_an_operation_on_a_resource_says_whose_it_may_be(
+    sandbox: Sandbox, declared: str, named: str
+) -> None:
+    """Whoever adds an operation decides what it does with the resources of others."""
+    line = "      x-ownership: none\n"
+    assert line in sandbox.contract
+    changed = line.replace("none", declared) if declared else ""
+    sandbox.contract = sandbox.contract.replace(line, changed, 1)
+    assert f"get_thing: {named}" in sandbox.problems()
+
+
+@pytest.mark.parametrize(
     ("old", "new", "named"),
     [
         ("*, thing_id: str) ->", "*, id: str) ->", ["does not take `thing_id`", "takes `id`"]),
