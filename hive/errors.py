@@ -70,6 +70,20 @@ class Conflict(HiveError):
     title = "Conflict"
 
 
+class TooManyRequests(HiveError):
+    """Asked too often; the same request may succeed later (429)."""
+
+    code = "too-many-requests"
+    title = "Too many requests"
+    default_detail = "Too many requests. Try again later."
+
+    def __init__(
+        self, detail: str | None = None, *, retry_after_seconds: int, **context: Any
+    ) -> None:
+        super().__init__(detail, **context)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class Unavailable(HiveError):
     """A store that is needed does not answer; nothing is known to have changed (503)."""
 

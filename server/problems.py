@@ -18,6 +18,7 @@ from hive.errors import (
     LogTrimmed,
     Malformed,
     NotFound,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
@@ -104,6 +105,7 @@ _STATUSES: tuple[tuple[type[HiveError], int], ...] = (
     (NotFound, 404),
     (Conflict, 409),
     (LogTrimmed, 410),
+    (TooManyRequests, 429),
     (Unavailable, 503),
 )
 
@@ -151,7 +153,7 @@ def _errors_of(condition: HiveError) -> list[dict[str, str]]:
 def _headers_of(condition: HiveError) -> dict[str, str]:
     if isinstance(condition, Unauthenticated):
         return {"WWW-Authenticate": "Bearer"}
-    if isinstance(condition, Unavailable):
+    if isinstance(condition, TooManyRequests | Unavailable):
         return {"Retry-After": str(condition.retry_after_seconds)}
     if isinstance(condition, MethodNotAllowed):
         return {"Allow": condition.allow}

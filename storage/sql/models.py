@@ -156,9 +156,10 @@ class RevocationCounterRow(Table):
 
 
 class LoginFailureRow(Table):
-    """A login that failed, for as long as it counts.
+    """A login that failed, or is being verified, for as long as it counts.
 
-    `account` is a keyed hash of the name tried: what people type there may be a password.
+    `account` is a keyed hash of the name tried: what people type there may be a password. `known`
+    tells whether the account knew the network then.
     """
 
     __tablename__ = "login_failures"
@@ -166,6 +167,7 @@ class LoginFailureRow(Table):
     failure_id: Mapped[int] = mapped_column(Integer, primary_key=True)
     account: Mapped[str] = mapped_column(String(64), index=True)
     network: Mapped[str] = mapped_column(String(64), index=True)
+    known: Mapped[bool] = mapped_column(Boolean)
     failed_at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -176,7 +178,17 @@ class LoginStreakRow(Table):
 
     account: Mapped[str] = mapped_column(String(64), primary_key=True)
     failures: Mapped[int] = mapped_column(Integer)
-    changed_at: Mapped[datetime]
+    changed_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class LoginPlaceRow(Table):
+    """A network from which the password of an account was proved."""
+
+    __tablename__ = "login_places"
+
+    account: Mapped[str] = mapped_column(String(64), primary_key=True)
+    network: Mapped[str] = mapped_column(String(64), primary_key=True)
+    known_until: Mapped[datetime] = mapped_column(index=True)
 
 
 class TokenKeyRow(Table):

@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("failure_id", sa.Integer(), nullable=False),
         sa.Column("account", sa.String(64), nullable=False),
         sa.Column("network", sa.String(64), nullable=False),
+        sa.Column("known", sa.Boolean(), nullable=False),
         sa.Column("failed_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("failure_id", name="pk_login_failures"),
     )
@@ -40,6 +41,15 @@ def upgrade() -> None:
         sa.Column("changed_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("account", name="pk_login_streaks"),
     )
+    op.create_index("ix_login_streaks_changed_at", "login_streaks", ["changed_at"])
+    op.create_table(
+        "login_places",
+        sa.Column("account", sa.String(64), nullable=False),
+        sa.Column("network", sa.String(64), nullable=False),
+        sa.Column("known_until", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "network", name="pk_login_places"),
+    )
+    op.create_index("ix_login_places_known_until", "login_places", ["known_until"])
     op.create_table(
         "token_keys",
         sa.Column("kid", sa.String(64), nullable=False),
@@ -128,6 +138,7 @@ def downgrade() -> None:
         "signature_nonces",
         "signing_keys",
         "token_keys",
+        "login_places",
         "login_streaks",
         "login_failures",
     ):

@@ -1,0 +1,168 @@
+"""Failed logins in SQL: the port `hive.login_attempts.LoginAttempts`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, inspect, select, tuple_, update
+from sqlalchemy.orm import Session as SqlSession
+
+from hive.login_attempts import (
+    MAX_STREAK,
+    STREAK_KEPT,
+    WINDOW,
+    Attempt,
+    History,
+    Tally,
+    TooManyAttempts,
+    time_to_wait,
+)
+from storage.sql.database import Database
+from storage.sql.models import LoginFailureRow, LoginPlaceRow, LoginStreakRow, Table
+
+
+class SqlLoginFailures:
+    """One transaction per method; attempts on one account, or from one network, take turns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reserve(self, account: str, network: str) -> Attempt:
+        """Decide, and record the attempt as a failure. Raises TooManyAttempts."""
+
+        def work(sql: SqlSession) -> Attempt:
+            self._take_turns(sql, account, network)
+            now = self._database.now(sql)
+            history = _read_history(sql, account, network, now)
+            wait = time_to_wait(history, now)
+            if wait is not None:
+                raise TooManyAttempts(retry_after_seconds=math.ceil(wait.total_seconds()))
+            _prune_failures(sql, now)
+            row = LoginFailureRow(
+                account=account, network=network, known=history.known, failed_at=now
+            )
+            sql.add(row)
+            sql.flush()
+            _set_streak(sql, account, history.streak + 1, now)
+            return Attempt(row.failure_id, account, network)
+
+        return await self._database.write(work)
+
+    async def succeed(self, attempt: Attempt, known_for: timedelta) -> None:
+        """Take the failure back, end the streak, know the place."""
+
+        def work(sql: SqlSession) -> None:
+            self._take_turns(sql, attempt.account)
+            now = self._database.now(sql)
+            _take_back(sql, attempt)
+            sql.execute(delete(LoginStreakRow).where(LoginStreakRow.account == attempt.account))
+            sql.merge(
+                LoginPlaceRow(
+                    account=attempt.account, network=attempt.network, known_until=now + known_for
+                )
+            )
+            _prune(sql, now)
+
+        await self._database.write(work)
+
+    async def withdraw(self, attempt: Attempt) -> None:
+        """Take the failure back, and its part in the streak."""
+
+        def work(sql: SqlSession) -> None:
+            if _take_back(sql, attempt):
+                sql.execute(
+                    update(LoginStreakRow)
+                    .where(LoginStreakRow.account == attempt.account, LoginStreakRow.failures > 0)
+                    .values(failures=LoginStreakRow.failures - 1)
+                )
+
+        await self._database.write(work)
+
+    async def forgive(self, account: str) -> None:
+        """Forget the failures and the streak of the account."""
+
+        def work(sql: SqlSession) -> None:
+            self._take_turns(sql, account)
+            sql.execute(delete(LoginFailureRow).where(LoginFailureRow.account == account))
+            sql.execute(delete(LoginStreakRow).where(LoginStreakRow.account == account))
+
+        await self._database.write(work)
+
+    def _take_turns(self, sql: SqlSession, *names: str) -> None:
+        """Hold a lock by each name until commit; SQLite has one writer at a time anyway."""
+        if self._database.is_sqlite:
+            return
+        # In one order everywhere, so that two never wait for each other.
+        for number in sorted(map(_lock_number, names)):
+            sql.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+def _read_history(sql: SqlSession, account: str, network: str, now: datetime) -> History:
+    of_account = LoginFailureRow.account == account
+    on_network = LoginFailureRow.network == network
+    known = sql.scalar(
+        select(LoginPlaceRow.known_until).where(
+            LoginPlaceRow.account == account, LoginPlaceRow.network == network
+        )
+    )
+    streak = sql.scalar(select(LoginStreakRow.failures).where(LoginStreakRow.account == account))
+    return History(
+        known=known is not None and known > now,
+        streak=streak or 0,
+        account=_tally(sql, now, of_account, LoginFailureRow.known.is_(False)),
+        place=_tally(sql, now, of_account, on_network, LoginFailureRow.known.is_(True)),
+        network=_tally(sql, now, on_network),
+    )
+
+
+def _tally(sql: SqlSession, now: datetime, *wanted: Any) -> Tally:
+    count, oldest = sql.execute(
+        select(func.count(), func.min(LoginFailureRow.failed_at)).where(
+            *wanted, LoginFailureRow.failed_at > now - WINDOW
+        )
+    ).one()
+    return Tally(count, oldest)
+
+
+def _set_streak(sql: SqlSession, account: str, failures: int, now: datetime) -> None:
+    sql.merge(LoginStreakRow(account=account, failures=failures, changed_at=now))
+
+
+def _take_back(sql: SqlSession, attempt: Attempt) -> bool:
+    found = sql.execute(
+        delete(LoginFailureRow)
+        .where(
+            LoginFailureRow.failure_id == attempt.attempt_id,
+            # SQLite gives the number of a row that is gone to another.
+            LoginFailureRow.account == attempt.account,
+        )
+        .returning(LoginFailureRow.failure_id)
+        .execution_options(synchronize_session=False)
+    )
+    return found.one_or_none() is not None
+
+
+def _prune_failures(sql: SqlSession, now: datetime) -> None:
+    _delete_free(sql, LoginFailureRow, LoginFailureRow.failed_at <= now - WINDOW)
+
+
+def _prune(sql: SqlSession, now: datetime) -> None:
+    _delete_free(sql, LoginPlaceRow, LoginPlaceRow.known_until <= now)
+    # An account at the cap stays there until somebody proves the password.
+    below = LoginStreakRow.failures < MAX_STREAK
+    _delete_free(sql, LoginStreakRow, LoginStreakRow.changed_at <= now - STREAK_KEPT, below)
+
+
+def _delete_free(sql: SqlSession, table: type[Table], *wanted: Any) -> None:
+    """Delete what nobody else is deleting: two that wait for each other's rows would fail."""
+    key = tuple_(*inspect(table).primary_key)
+    free = select(*inspect(table).primary_key).where(*wanted).with_for_update(skip_locked=True)
+    sql.execute(delete(table).where(key.in_(free)).execution_options(synchronize_session=False))
+
+
+def _lock_number(name: str) -> int:
+    digest = hashlib.sha256(f"login {name}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)
