@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from handlers.context import Context, Reply
 from handlers.pages import page_position, page_reply
-from hive.events import envelope
+from hive.events import audience_of, envelope
 from hive.ports import EventFilter
 
 PATH = "/api/v1/events"
@@ -28,7 +28,10 @@ async def list_events(
     if position is not None:
         start = int(position)
     events = await context.services.events.read(
-        EventFilter(type, subject), after=start, limit=limit + 1, newest_first=newest_first
+        EventFilter(type, subject, audience_of(context.caller)),
+        after=start,
+        limit=limit + 1,
+        newest_first=newest_first,
     )
     if newest_first and after is not None:
         events = [event for event in events if event.seq > after]

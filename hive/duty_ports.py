@@ -98,7 +98,7 @@ class Sweeps(Protocol):
 class Recorded:
     """An event as the change feed gives it, not yet in the log.
 
-    `token` is where to go on behind it.
+    `token` is where to go on behind it. `owner` is who may see a private event, besides admins.
     """
 
     id: str
@@ -110,6 +110,7 @@ class Recorded:
     actor: str | None
     request_id: str | None
     token: Mapping[str, Any] | None
+    owner: str | None = None
 
 
 class ChangeStream(Protocol):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from hive.permissions import Principal
+
 EVENT_TYPES: Final[Mapping[str, str]] = {
     "agent.registered": "An agent was registered.",
     "agent.updated": "The configuration of an agent was replaced.",
@@ -62,7 +64,8 @@ PRIVATE_NOUNS: Final = frozenset({"user", "session", "api_key", "signing_key", "
 class Event:
     """One entry of the log.
 
-    `seq` is dense; `data` is a summary of the resource after the change.
+    `seq` is dense; `data` is a summary of the resource after the change. `owner` is who may see a
+    private event besides admins (None: nobody); it is not part of the envelope.
     """
 
     seq: int
@@ -72,6 +75,23 @@ class Event:
     time: datetime
     data: Mapping[str, Any]
     actor: str | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who looks at events; without anything given, somebody who sees the public ones only."""
+
+    principal_id: str | None = None
+    sees_all: bool = False
+
+    def sees_private(self, owner: str | None) -> bool:
+        """Tell whether a private event of this owner may be shown."""
+        return self.sees_all or (owner is not None and owner == self.principal_id)
+
+
+WHOLE_LOG: Final = Audience(sees_all=True)
+"""For what the node itself reads; whatever it passes on, it looks at each event again."""
 
 
 def check_type(event_type: str) -> str:
@@ -84,6 +104,11 @@ def check_type(event_type: str) -> str:
 def is_private(event_type: str) -> bool:
     """Tell whether only the owner and admins see events of this type."""
     return event_type.partition(".")[0] in PRIVATE_NOUNS
+
+
+def audience_of(principal: Principal) -> Audience:
+    """Admins see every event, all others the public ones and their own."""
+    return Audience(principal.principal_id, sees_all=principal.is_admin)
 
 
 def source_of(subject: str) -> str:

@@ -7,13 +7,13 @@ or may not have happened, and repeating it is safe.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from hive.agents import Agent, AgentStatus
 from hive.changes import Actor, Change
-from hive.events import Event
+from hive.events import Audience, Event
 from hive.identity_ports import Accounts
 from hive.leases import LeaseProof
 from hive.task_spec import TaskPriority
@@ -44,10 +44,14 @@ class AgentFilter:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events a history shows. `pattern` is `*`, `task.*` or a type; None is any."""
+    """Which events a history shows. `pattern` is `*`, `task.*` or a type; None is any.
+
+    Private events are shown as far as the audience sees them; by default, none of them.
+    """
 
     pattern: str | None = None
     subject: str | None = None
+    audience: Audience = field(default_factory=Audience)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final
 import structlog
 
 from hive.errors import LogTrimmed, Unavailable
+from hive.events import Audience, audience_of
 from server.closing import CloseCode, Disconnect, ErrorCode, FrameRefused
 from server.frames import control_frame
 from server.hub import Hub
@@ -60,6 +61,7 @@ class Connection(Peer):
         self._hub = hub
         self._asked = cursor
         self._subscriptions = Subscriptions()
+        self._audience = Audience()
         self._position: int | None = None
         self._replaying = False
         self._lag_told = False
@@ -67,6 +69,8 @@ class Connection(Peer):
 
     async def authenticated(self) -> None:
         """Go to the place that the handshake named. Raises Disconnect when it is none."""
+        if self.principal is not None:
+            self._audience = audience_of(self.principal)
         if self._asked is not None:
             await self._resume_at(self._asked)
 
@@ -252,7 +256,7 @@ class Connection(Peer):
         """Send the entry if it is wanted and move behind it; False when there is no room."""
         if entry.seq <= self._cursor:
             return True
-        wanted = self._subscriptions.select(entry)
+        wanted = self._may_see(entry) and self._subscriptions.select(entry)
         if not self._fits(_SMALL + (len(entry.frame) if wanted else 0)):
             return False
         if entry.seq != self._cursor + 1:
@@ -270,6 +274,9 @@ class Connection(Peer):
         if self._filtered >= BOOKMARK_EVENTS:
             self._bookmark()
         return True
+
+    def _may_see(self, entry: Entry) -> bool:
+        return not entry.is_private or self._audience.sees_private(entry.owner)
 
     def _fits(self, size: int) -> bool:
         buffered = self._transport.buffered

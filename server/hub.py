@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import structlog
 
 from hive.errors import HiveError, LogTrimmed
-from hive.events import Event
+from hive.events import WHOLE_LOG, Event
 from hive.ports import EventFilter, EventLog
 from server.cancelling import cancel_and_wait
 from server.ring import Entry, Ring
@@ -26,7 +26,7 @@ RING_EVENTS: Final = 20_000
 LOG_BATCH: Final = 500
 SILENCE_SECONDS: Final = 1.0
 LOG_READERS: Final = 4
-_ALL = EventFilter()
+_ALL = EventFilter(audience=WHOLE_LOG)
 
 log = structlog.get_logger(__name__)
 

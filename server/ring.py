@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hive.events import Event, envelope, source_of
+from hive.events import Event, envelope, is_private, source_of
 from server.answers import encode_json
 from server.frames import text_frame
 
@@ -14,9 +14,19 @@ MAX_EVENT_BYTES: Final = 192 * 1024
 
 
 class Entry:
-    """An event as connections see it: its place, what filters ask, and the frame."""
+    """An event as connections see it: its place, what filters ask, who may see it, the frame."""
 
-    __slots__ = ("agent_id", "family", "frame", "labels", "owner", "seq", "task_id", "type")
+    __slots__ = (
+        "agent_id",
+        "family",
+        "frame",
+        "is_private",
+        "labels",
+        "owner",
+        "seq",
+        "task_id",
+        "type",
+    )
 
     def __init__(self, event: Event) -> None:
         data = event.data
@@ -25,7 +35,9 @@ class Entry:
         self.family = event.type.partition(".")[0] + ".*"
         self.task_id: str | None = data.get("task_id")
         self.agent_id: str | None = data.get("agent_id")
-        self.owner: str | None = data.get("owner")
+        self.is_private = is_private(event.type)
+        # What a summary says of an owner is for filters; it never opens a private event.
+        self.owner: str | None = event.owner if self.is_private else data.get("owner")
         self.labels: Mapping[str, str] = data.get("labels") or {}
         self.frame = _frame(event)
 

@@ -10,7 +10,7 @@ from pymongo.errors import BulkWriteError
 
 from hive.duty_ports import LogTail, Recorded, SeqTaken
 from hive.errors import LogTrimmed
-from hive.events import Event
+from hive.events import PRIVATE_NOUNS, Audience, Event
 from hive.ports import EventFilter
 from storage.mongo.client import Database, Document, guarded, make_indexes
 
@@ -47,6 +47,8 @@ class MongoEventLog:
             query["subject"] = {"$eq": wanted.subject}
         if wanted.pattern is not None and wanted.pattern != "*":
             query["type"] = _type_query(wanted.pattern)
+        if not wanted.audience.sees_all:
+            query["$or"] = _visible_to(wanted.audience)
         direction = DESCENDING if newest_first else ASCENDING
         cursor = self._events.find(query, _HIDDEN).sort("_id", direction).limit(limit)
         found = [_read(document) async for document in cursor]
@@ -143,6 +145,13 @@ def _type_query(pattern: str) -> Mapping[str, Any]:
     return {"$gte": pattern[:-1], "$lt": pattern[:-2] + "/"}
 
 
+def _visible_to(audience: Audience) -> Sequence[Document]:
+    public = {"$nor": [{"type": _type_query(f"{noun}.*")} for noun in sorted(PRIVATE_NOUNS)]}
+    if audience.principal_id is None:
+        return [public]
+    return [public, {"owner": {"$eq": audience.principal_id}}]
+
+
 def _document(seq: int, entry: Recorded) -> Document:
     document: Document = {
         "_id": seq,
@@ -153,7 +162,7 @@ def _document(seq: int, entry: Recorded) -> Document:
         "version": entry.version,
         "data": entry.data,
     }
-    for name in ("actor", "request_id", "token"):
+    for name in ("actor", "request_id", "owner", "token"):
         value = getattr(entry, name)
         if value is not None:
             document[name] = value
@@ -169,4 +178,5 @@ def _read(document: Mapping[str, Any]) -> Event:
         time=document["time"],
         data=document["data"],
         actor=document.get("actor"),
+        owner=document.get("owner"),
     )

@@ -218,4 +218,5 @@ def _read(event: Mapping[str, Any], token: Mapping[str, Any] | None) -> Recorded
         actor=event.get("actor"),
         request_id=event.get("request_id"),
         token=token,
+        owner=event.get("owner"),
     )

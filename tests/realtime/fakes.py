@@ -51,8 +51,18 @@ async def authenticate(credential: str, address: str | None = None) -> Principal
     return PRINCIPALS[credential]
 
 
-def event(seq: int, event_type: str = "task.created", **fields: Any) -> Event:
-    """An event with a summary as the contract has it."""
+IDENTIFIERS = {
+    "user": "user_id",
+    "session": "session_id",
+    "api_key": "key_id",
+    "signing_key": "signing_key_id",
+}
+
+
+def event(
+    seq: int, event_type: str = "task.created", *, private_to: str | None = None, **fields: Any
+) -> Event:
+    """An event with a summary as the contract has it; `private_to` is its hidden owner."""
     noun = event_type.partition(".")[0]
     subject = str(fields.get(f"{noun}_id", f"{noun}_{seq}")) if noun != "log" else "log"
     common = {"version": 1, "labels": {}, "created_at": NOW, "updated_at": NOW, "name": "x"}
@@ -71,7 +81,9 @@ def event(seq: int, event_type: str = "task.created", **fields: Any) -> Event:
     }
     agent |= {"status": "idle", "desired_state": "active"}
     data: dict[str, Any] = {"task": task | common, "agent": agent | common}.get(noun, {})
-    return Event(seq, f"{subject}:{seq}", event_type, subject, NOW, data | fields)
+    if noun in IDENTIFIERS:
+        data = {IDENTIFIERS[noun]: subject}
+    return Event(seq, f"{subject}:{seq}", event_type, subject, NOW, data | fields, owner=private_to)
 
 
 class FakeLog:

@@ -80,7 +80,7 @@ def test_wildcard_subscriptions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_every_declared_event_can_be_subscribed_to(node: RealtimeNode) -> None:
     """By its exact name, all in one frame."""
-    async with node.open() as socket:
+    async with node.open(token="admin") as socket:
         answer = await socket.subscribe(*EVENT_TYPES)
         assert answer["events"] == list(EVENT_TYPES)
         for event_type in EVENT_TYPES:

@@ -12,6 +12,7 @@ from hive import agents as agent_machine
 from hive import tasks as machine
 from hive.agents import AgentSpec
 from hive.errors import HiveError, LeaseNotFound
+from hive.events import Audience
 from hive.leases import LeaseProof
 from hive.ports import AgentFilter, EventFilter, TaskFilter
 from hive.task_spec import Concurrency, TaskSpec
@@ -22,7 +23,7 @@ ALLOWED = {
     *("$set", "$unset", "$setOnInsert", "$literal", "$mergeObjects", "$arrayToObject"),
     *("$concat", "$toString", "$add", "$subtract", "$multiply", "$ifNull", "$slice"),
     *("$concatArrays", "$filter", "$expr", "$and", "$or", "$eq", "$ne", "$gt", "$gte", "$lt"),
-    *("$lte", "$in", "$nin", "$exists", "$elemMatch", "$match", "$group", "$sum", "$max"),
+    *("$lte", "$in", "$nin", "$nor", "$exists", "$elemMatch", "$match", "$group", "$sum", "$max"),
 }
 HOSTILE = {"$where": "sleep(2000)||1", "$ne": None, "a.$[]": {"$regex": ".*"}}
 
@@ -124,7 +125,7 @@ async def _everything(store: Store, value: str) -> None:
     await tasks.count_by_status()
     await store.sweeps.dependents_of(value, limit=5)
     await store.sweeps.timed_out(limit=5)
-    await store.events.read(EventFilter(value, value), after=0, limit=5)
+    await store.events.read(EventFilter(value, value, Audience(value)), after=0, limit=5)
     agent = AgentSpec(value, value, (value,), 1, labels)
     await store.agents.insert(value, agent_machine.register(agent), ME)
     await store.agents.heard_of(value, controls_taken=1)

@@ -10,7 +10,7 @@ import pytest
 
 from hive.duty_ports import LogTail, Recorded, SeqTaken
 from hive.errors import LogTrimmed
-from hive.events import Event
+from hive.events import WHOLE_LOG, Audience, Event
 from hive.ports import EventFilter
 from tests.storage.store import Store
 
@@ -87,7 +87,7 @@ async def test_what_is_in_the_log_already_is_passed_over(store: Store) -> None:
 )
 async def test_history_is_read_in_both_directions(
     store: Store,
-    wanted: dict[str, str],
+    wanted: dict[str, Any],
     after: int,
     newest_first: bool,  # noqa: FBT001 - a column of the table
     seqs: list[int],
@@ -107,6 +107,56 @@ async def test_history_is_read_in_both_directions(
         EventFilter(**wanted), after=after, limit=10, newest_first=newest_first
     )
     assert _seqs(events) == seqs
+
+
+PRIVATE = [
+    ("task.created", None),
+    ("user.updated", "usr_1"),
+    ("session.opened", "usr_2"),
+    ("api_key.created", "usr_1"),
+    ("signing_key.created", "usr_2"),
+    ("system.settings_updated", None),
+    ("agent.registered", None),
+    ("api_key.created", "agt_1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("audience", "seqs"),
+    [
+        (WHOLE_LOG, [1, 2, 3, 4, 5, 6, 7, 8]),
+        (Audience("usr_9", sees_all=True), [1, 2, 3, 4, 5, 6, 7, 8]),
+        (Audience("usr_1"), [1, 2, 4, 7]),
+        (Audience("usr_2"), [1, 3, 5, 7]),
+        (Audience("agt_1"), [1, 7, 8]),
+        (Audience("usr_9"), [1, 7]),
+        (Audience(), [1, 7]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_private_events_are_for_their_owner_and_admins(
+    store: Store,
+    audience: Audience,
+    newest_first: bool,  # noqa: FBT001 - a column of the table
+    seqs: list[int],
+) -> None:
+    """The database leaves the others out: a page is full of what may be seen."""
+    entries = [
+        _entry(number, type=event_type, owner=owner)
+        for number, (event_type, owner) in enumerate(PRIVATE, start=1)
+    ]
+    await store.events.append(0, entries)
+    for limit in (1, 3, 10):
+        events = await store.events.read(
+            EventFilter(audience=audience), after=0, limit=limit, newest_first=newest_first
+        )
+        assert _seqs(events) == (seqs[::-1] if newest_first else seqs)[:limit]
+    own = EventFilter("api_key.*", audience=audience)
+    expected = [seq for seq in seqs if seq in {4, 8}]
+    assert _seqs(await store.events.read(own, after=0, limit=10)) == expected
+    nobody_s = await store.events.read(EventFilter(), after=0, limit=10)
+    assert _seqs(nobody_s) == [1, 7], "whoever names no audience sees what is public"
 
 
 async def test_reading_keeps_what_is_for_the_recorder_to_itself(store: Store) -> None:

@@ -87,6 +87,7 @@ async def connect(hub: Hub, **options: Any) -> tuple[Connection, FakeTransport]:
     connection = Connection(
         transport,
         session="con_1",
+        address="127.0.0.1",
         messages=messages(),
         authenticate=authenticate,
         registry=Peers(),
