@@ -18,6 +18,7 @@ from hive.identity_ports import Accounts
 from hive.leases import LeaseProof
 from hive.task_spec import TaskPriority
 from hive.tasks import Task, TaskStatus
+from hive.token_keys import TokenKeys
 
 DecideTask = Callable[[Task], Change | None]
 DecideAgent = Callable[[Agent], Change | None]
@@ -236,6 +237,7 @@ class Services:
     """Everything a handler can reach, made by `server/bootstrap.py`."""
 
     identity: Accounts
+    token_keys: TokenKeys
     agents: Agents
     tasks: Tasks
     logs: TaskLogs

@@ -53,8 +53,10 @@ from server.recorder import Recorder
 from server.releaser import Releaser
 from server.resources import asyncapi_path, openapi_path
 from server.revocations import Revocations
+from server.sealing import Seal
 from server.settings import Settings, SettingsError
 from server.signatures import Signatures
+from server.token_keys import SealedTokenKeys
 from server.tokens import AccessTokens
 from server.websocket import Realtime
 from storage.mongo.agents import MongoAgents
@@ -72,6 +74,7 @@ from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
+from storage.sql.token_keys import SqlTokenKeys
 
 ISSUER = "agentzero-api"
 READY_SECONDS = 10.0
@@ -126,6 +129,7 @@ def bind_interface() -> Interface:
 @dataclass(frozen=True, slots=True)
 class _Identity:
     accounts: SqlAccounts
+    token_keys: SealedTokenKeys
     authenticator: Authenticator
     revocations: Revocations
     passwords: Passwords
@@ -179,6 +183,7 @@ async def open_node(
         readiness = Readiness(store.events, identity.revocations, recorder, duties[0])
         services = Services(
             identity=identity.accounts,
+            token_keys=identity.token_keys,
             agents=store.agents,
             tasks=store.tasks,
             logs=store.logs,
@@ -343,12 +348,22 @@ async def _open_identity(
     tokens = AccessTokens(
         keys.signing, issuer=ISSUER, lifetime_seconds=settings.access_token_seconds
     )
+    token_keys = SealedTokenKeys(
+        SqlTokenKeys(database),
+        tokens,
+        Seal(keys.sealing),
+        keys.signing[0],
+        revocations,
+        algorithm=settings.token_algorithm,
+    )
+    await token_keys.start()
+    stack.push_async_callback(token_keys.stop)
     authenticator = Authenticator(store, tokens, revocations)
     stack.push_async_callback(authenticator.close)
     accounts = SqlAccounts(
         store, passwords=passwords, tokens=tokens, keys=keys, revocations=revocations
     )
-    return _Identity(accounts, authenticator, revocations, passwords, store)
+    return _Identity(accounts, token_keys, authenticator, revocations, passwords, store)
 
 
 async def _open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:

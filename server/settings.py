@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     secret_key: SecretStr = SecretStr("")
     admin_password: SecretStr = SecretStr("")
     access_token_seconds: int = Field(3_600, ge=60, le=86_400)
+    token_algorithm: Literal["", "HS256", "RS256", "EdDSA"] = ""
     refresh_token_days: int = Field(30, ge=1, le=365)
 
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()

@@ -17,17 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import jwt
-from jwt.algorithms import get_default_algorithms
 
 from hive.errors import InvalidToken, TokenExpired
 from hive.permissions import Role
 from server.keys import SigningKey
+from server.token_ring import TokenRing
 
 MAX_TOKEN_BYTES = 8 * 1024
 MAX_HEADER_CHARACTERS = 512
 LEEWAY_SECONDS = 10
 TYPE = "at+jwt"
-ALGORITHMS = frozenset({"HS256", "RS256", "EdDSA"})
 CLAIMS = ("iss", "aud", "sub", "role", "sid", "jti", "iat", "nbf", "exp")
 _TIMES = ("iat", "nbf", "exp")
 _LATEST = 2**53
@@ -56,31 +55,23 @@ class Claims:
 
 
 class AccessTokens:
-    """Issues with the first key of the ring, verifies with any.
+    """Issues with the signer of the ring, verifies with any of its keys.
 
-    Raises ValueError at once for a ring that is empty, ambiguous, or holds an algorithm or a key
-    that is too weak (HS256 under 32 bytes, RSA under 2048 bits).
+    A sequence of keys stands for a ring whose first key signs. `TokenRing` says what it refuses.
     """
 
     def __init__(
         self,
-        ring: Sequence[SigningKey],
+        ring: TokenRing | Sequence[SigningKey],
         *,
         issuer: str,
         audience: str = "agentzero-api",
         lifetime_seconds: int = 3600,
     ) -> None:
-        if not ring:
-            raise ValueError("the ring of signing keys is empty")
-        self._ring = {key.kid: key for key in ring}
-        if len(self._ring) != len(ring):
-            raise ValueError("two signing keys have one kid")
-        for key in ring:
-            _refuse_weak(key)
-        self._signing = ring[0]
+        self.ring = ring if isinstance(ring, TokenRing) else TokenRing.of(ring)
+        self.lifetime_seconds = lifetime_seconds
         self._issuer = issuer
         self._audience = audience
-        self._lifetime_seconds = lifetime_seconds
         self._jwt = jwt.PyJWT(
             options={
                 "require": list(CLAIMS),
@@ -89,10 +80,14 @@ class AccessTokens:
             }
         )
 
+    def use(self, ring: TokenRing) -> None:
+        """Issue and verify with another ring from now on."""
+        self.ring = ring
+
     def issue(self, user_id: str, session_id: str, role: Role) -> AccessToken:
         """Sign a token for a session."""
         now = int(time.time())
-        expires_at = now + self._lifetime_seconds
+        expires_at = now + self.lifetime_seconds
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
@@ -104,13 +99,14 @@ class AccessTokens:
             "nbf": now,
             "exp": expires_at,
         }
+        signer = self.ring.signer()
         encoded = self._jwt.encode(
             claims,
-            self._signing.private,
-            algorithm=self._signing.algorithm,
-            headers={"typ": TYPE, "kid": self._signing.kid},
+            signer.private,
+            algorithm=signer.algorithm,
+            headers={"typ": TYPE, "kid": signer.kid},
         )
-        return AccessToken(encoded, expires_at, self._lifetime_seconds)
+        return AccessToken(encoded, expires_at, self.lifetime_seconds)
 
     def verify(self, encoded: str) -> Claims:
         """Check form, header, signature and every claim. Raises TokenExpired or InvalidToken."""
@@ -136,8 +132,7 @@ class AccessTokens:
     def _key_of(self, header: dict[str, Any]) -> SigningKey:
         if header.keys() != {"alg", "kid", "typ"} or header["typ"] != TYPE:
             raise InvalidToken(reason="the header is not one of ours")
-        kid = header["kid"]
-        key = self._ring.get(kid) if isinstance(kid, str) else None
+        key = self.ring.find(header["kid"])
         if key is None or header["alg"] != key.algorithm:
             raise InvalidToken(reason="the kid is unknown or bound to another algorithm")
         return key
@@ -195,12 +190,3 @@ def _claims(claims: dict[str, Any]) -> Claims:
         token_id=claims["jti"],
         expires_at=claims["exp"],
     )
-
-
-def _refuse_weak(key: SigningKey) -> None:
-    if key.algorithm not in ALGORITHMS:
-        raise ValueError(f"{key.algorithm} is not one of {', '.join(sorted(ALGORITHMS))}")
-    algorithm = get_default_algorithms()[key.algorithm]
-    problem = algorithm.check_key_length(algorithm.prepare_key(key.public))
-    if problem:
-        raise ValueError(f"signing key {key.kid}: {problem}")
