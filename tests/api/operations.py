@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 
+from hive.permissions import Role
 from server.contract import Contract, Operation
 from server.resources import openapi_path
-from tests.api.running import Agent, Api, RunningNode
-from tests.contract.hostile import example_body, path_of
+from tests.api.running import PASSWORD, Agent, Api, RunningNode, found
+from tests.contract.hostile import example_body
 
 CONTRACT = Contract.load(openapi_path())
 OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values()]
@@ -19,32 +23,60 @@ OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operati
 
 @dataclass(frozen=True)
 class Existing:
-    """One of each resource that a path can name."""
+    """One of each resource that a path can name, by the name of its parameter."""
 
     agent: Agent
     task_id: str
     lease_id: str
+    named: Mapping[str, str]
 
     def target(self, operation: Operation) -> str:
         """The path of the operation on what exists."""
-        return path_of(operation, self.value(operation))
+        return operation.path.format_map(self.named)
 
-    def value(self, operation: Operation) -> str:
-        """What fills the parameter of the path."""
-        named = {"agent_id": self.agent.agent_id, "task_id": self.task_id}
-        named["lease_id"] = self.lease_id
-        return next(
-            (named[one.name] for one in operation.parameters if one.location == "path"), "none"
-        )
+    def values(self, operation: Operation) -> list[str]:
+        """What fills the parameters of the path, in their order."""
+        return [self.named[name] for name in re.findall(r"\{(\w+)\}", operation.path)]
 
 
 async def make_existing(node: RunningNode, admin: Api, owner: Api) -> Existing:
-    """An agent with a lease on a task of the owner."""
+    """An agent with a lease on a task of the owner, and the owner's session and keys."""
     capability = "existing-work"
     agent = await node.add_agent(admin, capabilities=[capability])
     task_id = await owner.submit(required_capabilities=[capability])
     lease = await agent.lease(task_id)
-    return Existing(agent, task_id, lease.lease_id)
+    me = await owner.ok("GET", "/api/v1/auth/me")
+    key = await owner.ok("POST", "/api/v1/api-keys", json={"name": "existing"})
+    signing_key_id = await add_signing_key(node, admin)
+    (record,) = await found(
+        lambda: admin.ok("GET", "/api/v1/audit", params={"limit": 1}), bool, "a record is there"
+    )
+    named = {
+        "agent_id": agent.agent_id,
+        "task_id": task_id,
+        "lease_id": lease.lease_id,
+        "user_id": me["principal_id"],
+        "session_id": me["session_id"],
+        "key_id": key["key_id"],
+        "signing_key_id": signing_key_id,
+        "record_id": record["record_id"],
+    }
+    return Existing(agent, task_id, lease.lease_id, named)
+
+
+async def add_signing_key(node: RunningNode, admin: Api) -> str:
+    """A signing key of somebody who does nothing else: whoever has one has to sign."""
+    signer = await add_person(node, admin, Role.USER)
+    body = {"name": "existing", "algorithm": "hmac-sha256"}
+    return str((await signer.ok("POST", "/api/v1/signing-keys", json=body))["signing_key_id"])
+
+
+async def add_person(node: RunningNode, admin: Api, role: Role) -> Api:
+    """A new user of this role, logged in."""
+    username = f"{role.value}-{uuid.uuid4().hex[:12]}"
+    body = {"username": username, "password": PASSWORD, "role": role.value}
+    await admin.ok("POST", "/api/v1/users", json=body)
+    return await node.log_in(username)
 
 
 async def send_example(

@@ -7,9 +7,11 @@ Here the stores are behind it: identifiers name what exists, and MongoDB is look
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +36,15 @@ from tests.contract.hostile import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HIVE_COLLECTIONS = ("agents", "tasks", "task_logs")
+# When a credential was used last changes with every use.
+IDENTITY_TABLES = {
+    "users": "*",
+    "sessions": "session_id, user_id, revoked_at",
+    "api_keys": "key_id, name, owner_id, agent_id, role, scopes, expires_at, revoked_at",
+    "signing_keys": "signing_key_id, owner_id, revoked_at",
+    "token_keys": "kid, algorithm, verifies_until",
+    "system_settings": "*",
+}
 # What storage itself says to MongoDB. Operators that run code or patterns are not among them.
 ALLOWED_OPERATORS = frozenset(
     {"$eq", "$gt", "$gte", "$lt", "$lte", "$ne", "$in", "$nin", "$exists", "$elemMatch"}
@@ -122,11 +133,16 @@ def strangers(node: RunningNode, admin: Api, viewer: Api) -> dict[str, Api]:
 def unchanged(
     node: RunningNode, existing: Existing, mongodb_client: MongoClient[dict[str, Any]]
 ) -> Iterator[None]:
-    """Compare all that the hive holds before and after."""
+    """Compare all that the hive and the identities are before and after."""
     database = mongodb_client[node.settings.mongodb_database]
 
     def look() -> dict[str, list[Any]]:
-        return {name: list(database[name].find(sort=[("_id", 1)])) for name in HIVE_COLLECTIONS}
+        seen = {name: list(database[name].find(sort=[("_id", 1)])) for name in HIVE_COLLECTIONS}
+        with closing(sqlite3.connect(node.directory.sqlite_path)) as sql:
+            for table, columns in IDENTITY_TABLES.items():
+                rows = sql.execute(f"SELECT {columns} FROM {table} ORDER BY 1")
+                seen[table] = rows.fetchall()
+        return seen
 
     before = look()
     yield
@@ -136,7 +152,8 @@ def unchanged(
 def on(existing: Existing, operation: Operation, attacks: Iterable[Attack]) -> Iterator[Attack]:
     """The attacks on what exists instead of on what is unknown."""
     for attack in attacks:
-        target = re.sub(r"\bunknown\b", existing.value(operation), attack.target)
+        values = itertools.cycle(existing.values(operation) or ["none"])
+        target = re.sub(r"\bunknown\b", lambda _: next(values), attack.target)  # noqa: B023
         yield replace(attack, target=target)
 
 

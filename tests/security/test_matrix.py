@@ -1,4 +1,4 @@
-"""Who may do what: every operation with every credential.
+"""Who may do what: every operation with every kind of credential.
 
 The table below is written by hand. It is compared with the contract and with the table of roles,
 so that a permission changes in three places or not at all.
@@ -7,20 +7,28 @@ so that a permission changes in three places or not at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
 
-from hive.permissions import PERMISSIONS, ROLE_PERMISSIONS, Role
+from hive.permissions import ADMIN_PERMISSIONS, PERMISSIONS, ROLE_PERMISSIONS, Role
 from server.contract import Operation
-from tests.api.operations import CONTRACT, OPERATIONS, Existing, make_existing, send_example
+from tests.api.operations import (
+    CONTRACT,
+    OPERATIONS,
+    Existing,
+    add_person,
+    make_existing,
+    send_example,
+)
 from tests.api.running import PASSWORD, Agent, Api, RunningNode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PUBLIC: Final = frozenset({"anonymous", "viewer", "user", "other_user", "agent", "admin"})
 READERS: Final = frozenset({"viewer", "user", "other_user", "agent", "admin"})
+PEOPLE: Final = frozenset({"viewer", "user", "other_user", "admin"})
 SUBMITTERS: Final = frozenset({"user", "other_user", "agent", "admin"})
 CONTROLLERS: Final = frozenset({"user", "other_user", "admin"})
 WORKERS: Final = frozenset({"agent", "admin"})
@@ -35,8 +43,38 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "get_asyncapi_json": PUBLIC,
     "login": PUBLIC,
     "refresh": PUBLIC,
+    "get_jwks": PUBLIC,
     "logout": READERS,
     "get_me": READERS,
+    "create_ws_ticket": READERS,
+    "list_sessions": READERS,
+    "change_password": PEOPLE,
+    "revoke_session": PEOPLE,
+    "revoke_other_sessions": PEOPLE,
+    "rotate_token_keys": ADMINS,
+    "list_users": ADMINS,
+    "create_user": ADMINS,
+    "get_user": ADMINS,
+    "update_user": ADMINS,
+    "delete_user": ADMINS,
+    "reset_user_password": ADMINS,
+    "list_user_sessions": ADMINS,
+    "revoke_user_sessions": ADMINS,
+    "revoke_user_session": ADMINS,
+    "list_api_keys": PEOPLE,
+    "create_api_key": PEOPLE,
+    "get_api_key": PEOPLE,
+    "revoke_api_key": PEOPLE,
+    "rotate_api_key": PEOPLE,
+    "list_signing_keys": PEOPLE,
+    "create_signing_key": PEOPLE,
+    "get_signing_key": PEOPLE,
+    "revoke_signing_key": PEOPLE,
+    "get_system_settings": ADMINS,
+    "update_system_settings": ADMINS,
+    "list_audit_records": ADMINS,
+    "export_audit_records": ADMINS,
+    "get_audit_record": ADMINS,
     "list_agents": READERS,
     "register_agent": ADMINS,
     "get_agent": READERS,
@@ -58,12 +96,20 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "get_hive_status": READERS,
     "list_events": READERS,
 }
-REFUSED_DETAILS: Final = {
+NOBODIES: Final = {
     "anonymous": "Not authenticated",
     "expired": "Token expired",
     "garbage": "Invalid token",
+    "disabled": "Invalid token",
+    "ended": "Invalid token",
 }
-CALLERS: Final = (*sorted(PUBLIC), "expired", "garbage")
+KEYS: Final = ("scoped", "wrong_scope")
+CALLERS: Final = (*sorted(PUBLIC), *sorted(NOBODIES.keys() - PUBLIC), *KEYS)
+# What changes the caller itself: somebody new does it.
+ON_ONESELF: Final = frozenset(
+    {"logout", "change_password", "create_signing_key", "revoke_other_sessions"}
+)
+OF_A_SESSION: Final = {"logout": 409, "change_password": 403}
 REFUSED_BY_NAME: Final = [
     pytest.param(one, caller, id=f"{one.operation_id}-{caller}")
     for one in CONTRACT.operations.values()
@@ -74,6 +120,11 @@ ON_LEASES: Final = [
     pytest.param(one, id=one.operation_id)
     for one in CONTRACT.operations.values()
     if "{lease_id}" in one.path
+]
+PRIVATE: Final = [
+    pytest.param(one, id=one.operation_id)
+    for one in CONTRACT.operations.values()
+    if one.ownership == "private"
 ]
 
 
@@ -89,11 +140,16 @@ async def existing(node: RunningNode, admin: Api, user: Api) -> Existing:
     return await make_existing(node, admin, user)
 
 
-@pytest.fixture(scope="module")
-def callers(
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def callers(
     node: RunningNode, admin: Api, people: dict[str, Api], anonymous: Api, worker: Agent
 ) -> dict[str, Api]:
-    """A client for each column."""
+    """A client for each column but those of API keys."""
+    disabled = await add_person(node, admin, Role.ADMIN)
+    user_id = (await disabled.ok("GET", "/api/v1/auth/me"))["principal_id"]
+    ended = await add_person(node, admin, Role.ADMIN)
+    await ended.ok("POST", "/api/v1/auth/logout", json={})
+    await admin.ok("PATCH", f"/api/v1/users/{user_id}", json={"disabled": True})
     return {
         **people,
         "anonymous": anonymous,
@@ -101,6 +157,8 @@ def callers(
         "agent": worker.api,
         "expired": node.client(node.expired_token()),
         "garbage": node.client("not-a-token-of-ours"),
+        "disabled": disabled,
+        "ended": ended,
     }
 
 
@@ -122,6 +180,7 @@ async def test_row_agrees_with_contract_and_roles(operation: Operation) -> None:
     if "user" in by_roles:
         by_roles.add("other_user")
     assert row == by_roles
+    assert (row == ADMINS) == (operation.permission in ADMIN_PERMISSIONS)
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -129,29 +188,35 @@ async def test_row_agrees_with_contract_and_roles(operation: Operation) -> None:
 async def test_cell(
     node: RunningNode,
     callers: dict[str, Api],
+    admin: Api,
     worker: Agent,
     operation: Operation,
     caller: str,
 ) -> None:
     """Whoever is not in the row is refused; whoever is gets another answer than 401 and 403."""
-    api = callers[caller]
-    row = ALLOWED[operation.operation_id]
     # Resources that are not there: what belongs to whom has its own tests.
     value = worker.agent_id if operation.permission == "agents:work" else "unknown"
-    if operation.operation_id == "logout" and caller in READERS - {"agent"}:
-        api = await node.log_in(caller)
+    target = operation.path.format_map(_Always(value))
+    if caller in KEYS:
+        api = await _with_key(node, admin, operation, right=caller == "scoped")
+    elif operation.operation_id in ON_ONESELF and caller in PEOPLE:
+        api = await add_person(node, admin, Role(caller.removeprefix("other_")))
+    else:
+        api = callers[caller]
     if operation.operation_id in ("login", "refresh"):
         # Their example credentials are wrong, which is another 401 than that of the caller.
-        allowed = await _ask_for_tokens(api, operation)
-        assert allowed
+        assert await _ask_for_tokens(api, operation)
         return
-    response = await send_example(api, operation, operation.path.format_map(_Always(value)))
-    if caller in row or operation.public:
-        assert response.status_code not in (401, 403), response.text
+    response = await send_example(api, operation, target)
+    if operation.public or caller in ALLOWED[operation.operation_id] or caller == "scoped":
         assert response.status_code < 500
-    elif caller in REFUSED_DETAILS:
+        if caller == "scoped" and operation.operation_id in OF_A_SESSION:
+            assert response.status_code == OF_A_SESSION[operation.operation_id]
+        else:
+            assert response.status_code not in (401, 403), response.text
+    elif caller in NOBODIES:
         assert response.status_code == 401
-        assert response.json()["detail"] == REFUSED_DETAILS[caller]
+        assert response.json()["detail"] == NOBODIES[caller]
         assert response.headers["WWW-Authenticate"] == "Bearer"
     else:
         assert response.status_code == 403
@@ -163,14 +228,10 @@ async def test_refused_caller_learns_nothing_of_what_exists(
     callers: dict[str, Api], existing: Existing, operation: Operation, caller: str
 ) -> None:
     """Without the permission the answer is the same for what exists and for what never did."""
-    answers = []
-    for value in (existing.value(operation), "unknown"):
-        target = operation.path.format_map(_Always(value))
-        response = await send_example(callers[caller], operation, target)
-        problem = response.json()
-        assert problem.pop("instance") == target
-        del problem["request_id"]
-        answers.append((response.status_code, problem))
+    answers = [
+        await _refusal(callers[caller], operation, target)
+        for target in (existing.target(operation), operation.path.format_map(_Always("unknown")))
+    ]
     assert answers[0] == answers[1]
 
 
@@ -179,15 +240,31 @@ async def test_lease_of_another_agent_is_as_if_it_never_was(
     callers: dict[str, Api], existing: Existing, operation: Operation
 ) -> None:
     """An agent that names the lease of another gets the answer for one that never was."""
-    answers = []
-    for value in (existing.lease_id, "lse_01m7zzcy9we6nrxfnm00kd253k"):
-        target = operation.path.format_map(_Always(value))
-        response = await send_example(callers["agent"], operation, target)
-        problem = response.json()
-        del problem["instance"], problem["request_id"]
-        answers.append((response.status_code, problem))
-    assert answers[0] == answers[1]
-    assert answers[0][0] == 404
+    await _require_like_unknown(callers["agent"], existing, operation)
+
+
+@pytest.mark.parametrize("operation", PRIVATE)
+async def test_what_is_private_does_not_exist_for_others(
+    callers: dict[str, Api], existing: Existing, operation: Operation
+) -> None:
+    """Sessions and keys of one user are, for another, as if they never were."""
+    await _require_like_unknown(callers["other_user"], existing, operation)
+
+
+@pytest.mark.parametrize(
+    ("path", "identifier"),
+    [("auth/sessions", "session_id"), ("api-keys", "key_id"), ("signing-keys", "signing_key_id")],
+)
+async def test_private_lists_show_what_is_ones_own(
+    callers: dict[str, Api], existing: Existing, path: str, identifier: str
+) -> None:
+    """Nothing of another user is in a list, whatever the filter says."""
+    owner = existing.named["user_id"]
+    filters: list[dict[str, str]] = [{}] if path == "auth/sessions" else [{}, {"owner": owner}]
+    for chosen in filters:
+        listed = await callers["other_user"].ok("GET", f"/api/v1/{path}", params=chosen)
+        assert existing.named[identifier] not in {one[identifier] for one in listed}
+        assert owner not in {one.get("owner", one.get("user_id")) for one in listed}
 
 
 @pytest.mark.parametrize("caller", ["other_user", "agent", "viewer"])
@@ -201,29 +278,6 @@ async def test_task_is_changed_by_its_owner_and_admins(
     assert await user.task(existing.task_id) == before
 
 
-async def test_owner_cannot_be_given(user: Api, admin: Api) -> None:
-    """Nobody submits in the name of another, nor sets what the server decides."""
-    for name, value in {
-        "owner": "usr_1",
-        "task_id": "tsk_1",
-        "_id": "tsk_1",
-        "status": "completed",
-        "version": 7,
-        "attempt": 0,
-        "result": 1,
-        "created_at": "2026-01-01T00:00:00Z",
-    }.items():
-        await user.refused(400, "POST", "/api/v1/tasks", json={"name": "x", name: value})
-    for name, value in {
-        "agent_id": "agt_1",
-        "status": "idle",
-        "desired_state": "active",
-        "version": 7,
-        "api_key": "azk_x",
-    }.items():
-        await admin.refused(400, "POST", "/api/v1/agents", json={"name": "x", name: value})
-
-
 class _Always(dict[str, str]):
     """One value for every parameter of a path."""
 
@@ -233,6 +287,36 @@ class _Always(dict[str, str]):
 
     def __missing__(self, name: str) -> str:
         return self._value
+
+
+async def _with_key(node: RunningNode, admin: Api, operation: Operation, *, right: bool) -> Api:
+    """A client with an API key of a new admin: exactly the permission, or all the others."""
+    needed = {operation.permission} if operation.permission else set()
+    scopes = needed if right else PERMISSIONS - needed
+    owner = await add_person(node, admin, Role.ADMIN)
+    body: dict[str, Any] = {"name": "cell", "scopes": sorted(scopes or PERMISSIONS)}
+    issued = await owner.ok("POST", "/api/v1/api-keys", json=body)
+    return node.client(issued["api_key"])
+
+
+async def _refusal(api: Api, operation: Operation, target: str) -> tuple[int, dict[str, Any]]:
+    """Status and problem, without what names the request."""
+    response = await send_example(api, operation, target)
+    problem = response.json()
+    assert problem.pop("instance") == target
+    del problem["request_id"]
+    return response.status_code, problem
+
+
+async def _require_like_unknown(api: Api, existing: Existing, operation: Operation) -> None:
+    """Demand 404, alike for what exists and for an identifier that was never given."""
+    never = {
+        name: value[:4] + "01m7zzcy9we6nrxfnm00kd2zzz" for name, value in existing.named.items()
+    }
+    there = await _refusal(api, operation, existing.target(operation))
+    nowhere = await _refusal(api, operation, operation.path.format_map(never))
+    assert there == nowhere
+    assert there[0] == 404
 
 
 async def _ask_for_tokens(api: Api, operation: Operation) -> bool:
