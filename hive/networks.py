@@ -1,0 +1,59 @@
+"""Networks that people write down: read, brought to one form, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from hive.errors import Invalid
+
+_MAPPED_BITS = 96
+
+
+class InvalidNetwork(Invalid):
+    """An address or a network that is none, or that has host bits set."""
+
+    code = "invalid-network"
+    title = "Invalid network"
+
+
+def read_networks(texts: Iterable[str], *, pointer: str) -> tuple[str, ...]:
+    """Networks in their canonical form, each once; IPv4 within IPv6 (`::ffff:0:0/96`) as IPv4.
+
+    Raises InvalidNetwork, with a pointer to the entry, also for host bits: whether `192.0.2.7/24`
+    means one address or 256 is for who wrote it to say. `pointer` is that of the list.
+    """
+    found = (_read(text, f"{pointer}/{index}") for index, text in enumerate(texts))
+    return tuple(dict.fromkeys(str(network) for network in found))
+
+
+def covers(networks: Iterable[str], network: str) -> bool:
+    """Tell whether one of the networks has all of that network in it."""
+    inner = ip_network(network)
+    return any(_covers(ip_network(outer), inner) for outer in networks)
+
+
+def _read(text: str, pointer: str) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise InvalidNetwork("This is no IPv4 or IPv6 network.", pointer=pointer) from None
+    try:
+        ip_network(text)
+    except ValueError:
+        address = text.partition("/")[0]
+        raise InvalidNetwork(
+            f"The address has bits beyond the prefix. Say {network} for the network,"
+            f" or {address} for the one address.",
+            pointer=pointer,
+        ) from None
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is not None and network.prefixlen >= _MAPPED_BITS:
+        return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
+def _covers(outer: IPv4Network | IPv6Network, inner: IPv4Network | IPv6Network) -> bool:
+    if isinstance(outer, IPv4Network):
+        return isinstance(inner, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(inner, IPv6Network) and inner.subnet_of(outer)
