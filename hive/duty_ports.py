@@ -98,7 +98,8 @@ class Sweeps(Protocol):
 class Recorded:
     """An event as the change feed gives it, not yet in the log.
 
-    `token` is where to go on behind it. `owner` is who may see a private event, besides admins.
+    `token` is where to go on behind it. `owner` is who may see a private event, besides admins;
+    `call_id` names the audit record of the call that caused it.
     """
 
     id: str
@@ -111,6 +112,7 @@ class Recorded:
     request_id: str | None
     token: Mapping[str, Any] | None
     owner: str | None = None
+    call_id: str | None = None
 
 
 class ChangeStream(Protocol):

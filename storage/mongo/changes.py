@@ -41,6 +41,8 @@ def update_pipeline(
     }
     if actor.request_id is not None:
         event["request_id"] = {"$literal": actor.request_id}
+    if actor.call_id is not None:
+        event["call_id"] = {"$literal": actor.call_id}
     keyed = {"k": {"$concat": ["v", {"$toString": "$version"}]}, "v": event}
     return [{"$set": assigned}, {"$set": {"event": {"$arrayToObject": [[keyed]]}}}]
 

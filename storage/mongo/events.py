@@ -20,7 +20,7 @@ INDEXES = (
     IndexModel([("subject", ASCENDING), ("_id", ASCENDING)], name="subject"),
     IndexModel([("type", ASCENDING), ("_id", ASCENDING)], name="type"),
 )
-_HIDDEN = {"token": False, "request_id": False, "version": False}
+_HIDDEN = {"token": False, "request_id": False, "call_id": False, "version": False}
 
 
 class MongoEventLog:
@@ -162,7 +162,7 @@ def _document(seq: int, entry: Recorded) -> Document:
         "version": entry.version,
         "data": entry.data,
     }
-    for name in ("actor", "request_id", "owner", "token"):
+    for name in ("actor", "request_id", "call_id", "owner", "token"):
         value = getattr(entry, name)
         if value is not None:
             document[name] = value

@@ -218,5 +218,6 @@ def _read(event: Mapping[str, Any], token: Mapping[str, Any] | None) -> Recorded
         actor=event.get("actor"),
         request_id=event.get("request_id"),
         token=token,
+        call_id=event.get("call_id"),
         owner=event.get("owner"),
     )
