@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from hive.errors import Invalid
 
@@ -31,6 +32,27 @@ def covers(networks: Iterable[str], network: str) -> bool:
     """Tell whether one of the networks has all of that network in it."""
     inner = ip_network(network)
     return any(_covers(ip_network(outer), inner) for outer in networks)
+
+
+def within(address: str, networks: Iterable[str]) -> bool:
+    """Tell whether the address is in one of the networks, IPv4 within IPv6 as IPv4.
+
+    What is no address is in none; nor is one with a zone (`fe80::1%eth0`, RFC 4007), which means
+    another machine on every link.
+    """
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, IPv6Address):
+        if found.scope_id is not None:
+            return False
+        found = found.ipv4_mapped or found
+    return any(found in _parsed(network) for network in networks)
+
+
+# The same few networks are compared at every request.
+_parsed = lru_cache(maxsize=4096)(ip_network)
 
 
 def _read(text: str, pointer: str) -> IPv4Network | IPv6Network:
