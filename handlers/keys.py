@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from handlers.context import Context
-from hive.token_keys import TokenAlgorithm
+from hive.token_keys import TokenAlgorithm, TokenKey
 
 
 async def get_jwks(context: Context) -> dict[str, Any]:
@@ -19,7 +20,12 @@ async def rotate_token_keys(
     """Make the next key that signs access tokens, and tell which others verify."""
     wanted = (body or {}).get("algorithm")
     algorithm = None if wanted is None else TokenAlgorithm(wanted)
-    *older, new = await context.services.token_keys.rotate(context.actor, algorithm)
+    return describe_ring(await context.services.token_keys.rotate(context.actor, algorithm))
+
+
+def describe_ring(ring: Sequence[TokenKey]) -> dict[str, Any]:
+    """The newest key of the ring, and those before it whose tokens are still accepted."""
+    *older, new = ring
     return {
         "kid": new.kid,
         "algorithm": new.algorithm.value,

@@ -142,9 +142,7 @@ async def open_node(
 ) -> AsyncIterator[Node]:
     """Open the stores, start the duties and make the application; close all of it at the end."""
     async with AsyncExitStack() as stack:
-        keys = Keys.derive(
-            (settings.secret_key.get_secret_value() or directory.secret_key()).encode()
-        )
+        keys = _derive_keys(settings, directory)
         identity = await _open_identity(stack, settings, directory, keys)
         store = await _open_store(stack, settings, mongodb_uri)
         hub = Hub(store.events)
@@ -335,27 +333,15 @@ def _start(stack: AsyncExitStack, *parts: _Part) -> None:
 async def _open_identity(
     stack: AsyncExitStack, settings: Settings, directory: DataDirectory, keys: Keys
 ) -> _Identity:
-    url = settings.sql_url.get_secret_value() or f"sqlite:///{directory.sqlite_path}"
-    database = Database(url)
-    stack.callback(database.close)
-    await asyncio.to_thread(database.migrate)
+    database = await _open_sql(stack, settings, directory)
     store = SqlIdentity(database, session_lifetime=timedelta(days=settings.refresh_token_days))
     revocations = Revocations(store)
     await revocations.start()
     stack.push_async_callback(revocations.stop)
     passwords = Passwords()
     stack.callback(passwords.close)
-    tokens = AccessTokens(
-        keys.signing, issuer=ISSUER, lifetime_seconds=settings.access_token_seconds
-    )
-    token_keys = SealedTokenKeys(
-        SqlTokenKeys(database),
-        tokens,
-        Seal(keys.sealing),
-        keys.signing[0],
-        revocations,
-        algorithm=settings.token_algorithm,
-    )
+    tokens = _tokens(settings, keys)
+    token_keys = _token_keys(settings, keys, database, tokens, revocations)
     await token_keys.start()
     stack.push_async_callback(token_keys.stop)
     authenticator = Authenticator(store, tokens, revocations)
@@ -364,6 +350,53 @@ async def _open_identity(
         store, passwords=passwords, tokens=tokens, keys=keys, revocations=revocations
     )
     return _Identity(accounts, token_keys, authenticator, revocations, passwords, store)
+
+
+@asynccontextmanager
+async def open_token_keys(
+    settings: Settings, directory: DataDirectory
+) -> AsyncIterator[SealedTokenKeys]:
+    """The keys of access tokens alone, for a command that runs while no server does."""
+    async with AsyncExitStack() as stack:
+        database = await _open_sql(stack, settings, directory)
+        keys = _derive_keys(settings, directory)
+        revocations = Revocations(SqlIdentity(database))
+        yield _token_keys(settings, keys, database, _tokens(settings, keys), revocations)
+
+
+def _derive_keys(settings: Settings, directory: DataDirectory) -> Keys:
+    return Keys.derive((settings.secret_key.get_secret_value() or directory.secret_key()).encode())
+
+
+async def _open_sql(
+    stack: AsyncExitStack, settings: Settings, directory: DataDirectory
+) -> Database:
+    url = settings.sql_url.get_secret_value() or f"sqlite:///{directory.sqlite_path}"
+    database = Database(url)
+    stack.callback(database.close)
+    await asyncio.to_thread(database.migrate)
+    return database
+
+
+def _tokens(settings: Settings, keys: Keys) -> AccessTokens:
+    return AccessTokens(keys.signing, issuer=ISSUER, lifetime_seconds=settings.access_token_seconds)
+
+
+def _token_keys(
+    settings: Settings,
+    keys: Keys,
+    database: Database,
+    tokens: AccessTokens,
+    revocations: Revocations,
+) -> SealedTokenKeys:
+    return SealedTokenKeys(
+        SqlTokenKeys(database),
+        tokens,
+        Seal(keys.sealing),
+        keys.signing[0],
+        revocations,
+        algorithm=settings.token_algorithm,
+    )
 
 
 async def _open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:

@@ -11,12 +11,11 @@ from typing import Annotated
 
 import typer
 
+from server import cli_keys
+from server.cli_exits import INTERRUPTED, read_settings, refuse
 from server.data_directory import DataDirectoryError
 from server.embedded import EmbeddedMongoError
-from server.settings import Settings, SettingsError, find_unknown_variables, load_settings
-
-REFUSED = 2
-INTERRUPTED = 130
+from server.settings import SettingsError, find_unknown_variables
 
 app = typer.Typer(
     name="agentzero",
@@ -25,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_keys.app, name="keys")
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def _options(
 @app.command()
 def serve() -> None:
     """Run the server until SIGTERM or Ctrl-C. Settings: AGENTZERO_* variables."""
-    settings = _settings()
+    settings = read_settings()
     import structlog  # noqa: PLC0415 - `--help` should not wait for the server's imports
     import uvloop  # noqa: PLC0415
 
@@ -75,7 +75,7 @@ def serve() -> None:
         SettingsError,
         Unavailable,
     ) as error:
-        raise _refuse(str(error)) from None
+        raise refuse(str(error)) from None
     except KeyboardInterrupt:  # Before the server listens for signals.
         raise typer.Exit(INTERRUPTED) from None
 
@@ -95,12 +95,12 @@ def demo(
     ] = False,
 ) -> None:
     """Profile a directory of files with two agents, and watch them live."""
-    settings = _settings()
+    settings = read_settings()
     try:
         import agentzero_client  # noqa: F401, PLC0415 - asks whether the client is installed
     except ImportError:
         message = "The demo needs the Python client: `make setup`, or pip install clients/python"
-        raise _refuse(message) from None
+        raise refuse(message) from None
     from server.demo import run  # noqa: PLC0415 - needs the client
 
     code = run.main(settings, source=source, output=output, keep_running=keep_running)
@@ -127,19 +127,7 @@ def mock(
     try:
         serve_mock(host, port)
     except MockUnavailable as error:
-        raise _refuse(str(error)) from None
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except SettingsError as error:
-        raise _refuse("\n".join(["These settings are wrong:", *error.problems])) from None
-
-
-def _refuse(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(REFUSED)
+        raise refuse(str(error)) from None
 
 
 if __name__ == "__main__":

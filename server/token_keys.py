@@ -104,7 +104,8 @@ class SealedTokenKeys:
         """As `rotate`, and forget the keys that can't be read. Their tokens are refused then."""
         stored = await self._store.read()
         unreadable = [key.kid for key in stored.keys if self._find(key) is None]
-        wanted = algorithm or self._algorithm or self._newest
+        newest = stored.keys[-1].algorithm if stored.keys else self._newest
+        wanted = algorithm or self._algorithm or newest
         return (await self._add(actor, wanted, discarded=unreadable)).keys
 
     def public_keys(self) -> Sequence[Mapping[str, str]]:
