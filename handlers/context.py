@@ -15,7 +15,8 @@ from hive.ports import Services
 class Context:
     """Who asks, from where, under which request id, and the services of this node.
 
-    `call_id` is the identifier that the audit record of this call has.
+    `call_id` is the identifier that the audit record of this call has; `signed` tells whether the
+    request carried a valid signature of the caller (RFC 9421).
     """
 
     principal: Principal | None
@@ -23,6 +24,7 @@ class Context:
     address: str
     services: Services
     call_id: str | None = None
+    signed: bool = False
 
     @property
     def caller(self) -> Principal:
@@ -39,8 +41,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: JSON body, status (None: the contract's first success status), extra headers."""
+    """An answer: JSON body, status (None: the contract's first success status), extra headers.
+
+    `principal` is who turned out to call, when the operation itself is what proves it: a login.
+    """
 
     body: Any = None
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    principal: Principal | None = None

@@ -6,13 +6,12 @@ belongs to an agent, or to a user whose rights it can't exceed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from ipaddress import ip_address, ip_network
 
 from hive.errors import Conflict
+from hive.networks import within
 from hive.permissions import ROLE_PERMISSIONS, Role
 
 REFRESH_GRACE = timedelta(seconds=10)
@@ -160,15 +159,6 @@ def role_within(key_role: Role, owner_role: Role) -> Role:
     """The role of a user's API key: its own, unless the owner's is now the lesser one."""
     exceeds = ROLE_PERMISSIONS[key_role] - ROLE_PERMISSIONS[owner_role]
     return owner_role if exceeds else key_role
-
-
-def within(address: str, networks: Iterable[str]) -> bool:
-    """Tell whether the address is in one of the networks (CIDR, IPv4 or IPv6)."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return False
-    return any(found in ip_network(network) for network in networks)
 
 
 def username_key(username: str) -> str:

@@ -56,6 +56,8 @@ _parsed = lru_cache(maxsize=4096)(ip_network)
 
 
 def _read(text: str, pointer: str) -> IPv4Network | IPv6Network:
+    if "%" in text:
+        raise InvalidNetwork("An address with a zone is in no network.", pointer=pointer)
     try:
         network = ip_network(text, strict=False)
     except ValueError:

@@ -12,13 +12,17 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from hive.agents import Agent, AgentStatus
+from hive.api_key_ports import ApiKeys
 from hive.changes import Actor, Change
 from hive.events import Audience, Event
 from hive.identity_ports import Accounts
 from hive.leases import LeaseProof
+from hive.signing_ports import SigningKeys
+from hive.system_settings import System
 from hive.task_spec import TaskPriority
 from hive.tasks import Task, TaskStatus
 from hive.token_keys import TokenKeys
+from hive.user_ports import Sessions, Users
 
 DecideTask = Callable[[Task], Change | None]
 DecideAgent = Callable[[Agent], Change | None]
@@ -237,7 +241,12 @@ class Services:
     """Everything a handler can reach, made by `server/bootstrap.py`."""
 
     identity: Accounts
+    api_keys: ApiKeys
+    users: Users
+    sessions: Sessions
+    system: System
     token_keys: TokenKeys
+    signing_keys: SigningKeys
     agents: Agents
     tasks: Tasks
     logs: TaskLogs

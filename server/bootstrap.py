@@ -27,6 +27,7 @@ from server import recorder as recording
 from server.accounts import SqlAccounts
 from server.addresses import AddressResolver
 from server.agent_links import AgentLinks
+from server.api_keys import NodeApiKeys
 from server.app import HiveApplication, make_app, make_http_server
 from server.audit import Audit
 from server.authentication import Authenticator
@@ -43,6 +44,10 @@ from server.hub import Hub
 from server.identifiers import TypeIdentifiers
 from server.invocation import Invoker
 from server.keys import Keys
+from server.login_guard import LoginGuard
+from server.outbox import DUTY as OUTBOX
+from server.outbox import OutboxRelay
+from server.password_policy import common_passwords
 from server.passwords import Passwords
 from server.peers import Peers
 from server.presence import NodePresence
@@ -54,10 +59,14 @@ from server.releaser import Releaser
 from server.resources import asyncapi_path, openapi_path
 from server.revocations import Revocations
 from server.sealing import Seal
+from server.sessions import SessionSweep, StoredSessions
 from server.settings import Settings, SettingsError
 from server.signatures import Signatures
+from server.signing_keys import SealedSigningKeys
+from server.system_settings import LiveSettings
 from server.token_keys import SealedTokenKeys
 from server.tokens import AccessTokens
+from server.users import StoredUsers
 from server.websocket import Realtime
 from storage.mongo.agents import MongoAgents
 from storage.mongo.client import (
@@ -69,12 +78,21 @@ from storage.mongo.client import (
 from storage.mongo.events import MongoEventLog
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
+from storage.mongo.notices import MongoNotices
 from storage.mongo.stream import MongoChangeFeed
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
+from storage.sql.api_keys import SqlApiKeys
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
+from storage.sql.login_failures import SqlLoginFailures
+from storage.sql.nonces import SqlNonces
+from storage.sql.outbox import SqlOutbox
+from storage.sql.sessions import SqlSessions
+from storage.sql.signing_keys import SqlSigningKeys
+from storage.sql.system_settings import SqlSystemSettings
 from storage.sql.token_keys import SqlTokenKeys
+from storage.sql.users import SqlUsers
 
 ISSUER = "agentzero-api"
 READY_SECONDS = 10.0
@@ -106,6 +124,7 @@ class Store:
     agents: MongoAgents
     tasks: MongoTasks
     logs: MongoTaskLogs
+    notices: MongoNotices
     events: MongoEventLog
     sweeps: MongoSweeps
     feed: MongoChangeFeed
@@ -130,10 +149,16 @@ def bind_interface() -> Interface:
 class _Identity:
     accounts: SqlAccounts
     token_keys: SealedTokenKeys
+    signing_keys: SealedSigningKeys
+    nonces: SqlNonces
     authenticator: Authenticator
     revocations: Revocations
     passwords: Passwords
     store: SqlIdentity
+    outbox: SqlOutbox
+    users: StoredUsers
+    sessions: StoredSessions
+    system: LiveSettings
 
 
 @asynccontextmanager
@@ -174,14 +199,23 @@ async def open_node(
             agent_timeout=settings.agent_timeout_seconds,
         )
         reaper = Reaper(store.tasks, store.sweeps, presence, releaser, periods)
+        relay = OutboxRelay(identity.outbox, store.notices)
+        identity.outbox.on_commit(relay.wake)
         duties = (
             Duty(recording.DUTY, store.leadership, node_id, recorder.work),
             Duty(REAPER, store.leadership, node_id, reaper.work),
+            Duty(KEY_EXPIRY, store.leadership, node_id, KeyExpiry(identity.key_store).work),
+            Duty(OUTBOX, store.leadership, node_id, relay.work),
         )
         readiness = Readiness(store.events, identity.revocations, recorder, duties[0])
         services = Services(
             identity=identity.accounts,
+            api_keys=identity.api_keys,
+            users=identity.users,
+            sessions=identity.sessions,
+            system=identity.system,
             token_keys=identity.token_keys,
+            signing_keys=identity.signing_keys,
             agents=store.agents,
             tasks=store.tasks,
             logs=store.logs,
@@ -196,14 +230,14 @@ async def open_node(
             version=importlib.metadata.version("agentzero-api"),
             readiness=readiness.check,
         )
-        authorization = Authorization()
+        authorization = Authorization(identity.system)
         audit = Audit()
         app = make_app(
             interface.operations,
             services,
             identity.authenticator,
             authorization=authorization,
-            signatures=Signatures(),
+            signatures=Signatures(identity.signing_keys, identity.nonces),
             audit=audit,
             trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,
@@ -219,7 +253,9 @@ async def open_node(
         links = AgentLinks(services, invoker)
         hub.subscribe(links.heard)
         peers = Peers()
-        identity.revocations.on_revoked(peers.revoke)
+        key_ends = KeyEnds(identity.key_store, peers)
+        identity.revocations.on_revoked(key_ends.changed)
+        stack.push_async_callback(key_ends.stop)
         realtime = Realtime(
             interface.contract,
             identity.authenticator.authenticate,
@@ -234,7 +270,7 @@ async def open_node(
         first_start = await ensure_bootstrap(
             identity.store,
             identity.passwords,
-            identity.accounts,
+            identity.api_keys,
             identity.authenticator,
             admin_password=settings.admin_password.get_secret_value() or None,
             operator_key=directory.find_operator_key(),
@@ -346,10 +382,40 @@ async def _open_identity(
     stack.push_async_callback(token_keys.stop)
     authenticator = Authenticator(store, tokens, revocations)
     stack.push_async_callback(authenticator.close)
-    accounts = SqlAccounts(
-        store, passwords=passwords, tokens=tokens, keys=keys, revocations=revocations
+    # Read now: the event loop must not wait for it when the first password is set.
+    await asyncio.to_thread(common_passwords)
+    guard = LoginGuard(
+        SqlLoginFailures(database),
+        keys.accounts,
+        session_lifetime=timedelta(days=settings.refresh_token_days),
     )
-    return _Identity(accounts, token_keys, authenticator, revocations, passwords, store)
+    accounts = SqlAccounts(
+        store, passwords=passwords, tokens=tokens, keys=keys, revocations=revocations, guard=guard
+    )
+    outbox = SqlOutbox(database)
+    users = StoredUsers(
+        SqlUsers(database), passwords=passwords, guard=guard, announce=revocations.announce
+    )
+    session_store = SqlSessions(database)
+    sessions = StoredSessions(session_store, announce=revocations.announce)
+    _start(stack, SessionSweep(session_store))
+    system = LiveSettings(
+        SqlSystemSettings(database), revocations, fixed_allowlist=settings.admin_allowlist
+    )
+    await system.start()
+    stack.push_async_callback(system.stop)
+    return _Identity(
+        accounts=accounts,
+        token_keys=token_keys,
+        authenticator=authenticator,
+        revocations=revocations,
+        passwords=passwords,
+        store=store,
+        outbox=outbox,
+        system=system,
+        users=users,
+        sessions=sessions,
+    )
 
 
 @asynccontextmanager
@@ -408,15 +474,17 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> St
     agents = MongoAgents(database)
     tasks = MongoTasks(database)
     logs = MongoTaskLogs(database, tasks)
+    notices = MongoNotices(database)
     events = MongoEventLog(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
-    for prepared in (agents, tasks, logs, events):
+    for prepared in (agents, tasks, logs, notices, events):
         await prepared.prepare()
     return Store(
         agents=agents,
         tasks=tasks,
         logs=logs,
+        notices=notices,
         events=events,
         sweeps=MongoSweeps(tasks, agents),
         feed=MongoChangeFeed(open_database(stream_client, settings.mongodb_database), database),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,7 +29,8 @@ class Call:
     """One call on its way: what its audit record will say.
 
     `operation` stays None for what is no operation of the contract, `principal` for whoever could
-    not prove who they are. `resource` is the identifier that the call is about.
+    not prove who they are. `resource` is the identifier that the call is about; `signed` says
+    whether the request carried a signature of its principal that was verified.
     """
 
     call_id: str
@@ -37,10 +38,21 @@ class Call:
     channel: str
     address: str
     client: str = ""
+    method: str = ""
+    path: str = ""
+    action: str | None = None
     operation: Operation | None = None
     principal: Principal | None = None
     resource: str | None = None
+    signed: bool = False
     began: float = field(default_factory=time.monotonic)
+
+    def learn(self, principal: Principal | None, headers: Mapping[str, str]) -> None:
+        """Take what the outcome tells: who logged in, and what was made (its `Location`)."""
+        if self.principal is None:
+            self.principal = principal
+        if self.resource is None and "Location" in headers:
+            self.resource = headers["Location"].rpartition("/")[2]
 
 
 class Authenticates(Protocol):
@@ -70,8 +82,8 @@ class ChecksSignatures(Protocol):
         principal: Principal | None,
         request: HTTPServerRequest,
         body: bytes,
-    ) -> None:
-        """Return when no signature is due, or a valid one is there.
+    ) -> bool:
+        """Return when no signature is due, or a valid one is there; whether one was verified.
 
         Raises Unauthenticated; Unavailable when a replay can't be ruled out.
         """
@@ -85,6 +97,9 @@ class Audits(Protocol):
 
     async def record(self, call: Call, status: int, code: str | None) -> None:
         """Record the outcome. The record of a mutation is durable on return; else Unavailable."""
+
+    def note(self, call: Call, status: int, code: str | None) -> None:
+        """Record the outcome, durable within a second. Raises Unavailable when there is no room."""
 
 
 class Judges(Protocol):

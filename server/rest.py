@@ -20,6 +20,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from handlers.context import Context, Reply
+from hive.audit import holds_secret
 from hive.errors import HiveError, InvalidToken, Unauthenticated
 from hive.permissions import Principal
 from server.answers import SECURITY_HEADERS, Answer, encode_json, make_answer
@@ -67,6 +68,7 @@ class RestHandler(RequestHandler):
         self._counted = False
         self._body = b""
         self._code: str | None = None
+        self._is_recorded = False
 
     async def serve(self) -> None:
         """Limit, route, authenticate, permit, read, run, record, answer: the way of every request.
@@ -83,13 +85,15 @@ class RestHandler(RequestHandler):
                 principal = await self._authenticate(operation)
                 parts.authorization.permit(operation, principal, self.address)
                 body = self._take_body()
-                await parts.signatures.check(operation, principal, self.request, body)
+                self.call.signed = await parts.signatures.check(
+                    operation, principal, self.request, body
+                )
                 arguments = self._read_arguments(operation, path, body)
                 await parts.audit.admit(self.call)
                 result = await bound.call(self._context(principal), arguments)
-                answer = make_answer(
-                    operation, result if isinstance(result, Reply) else Reply(result)
-                )
+                reply = result if isinstance(result, Reply) else Reply(result)
+                self.call.learn(reply.principal, reply.headers)
+                answer = make_answer(operation, reply)
                 self._judge(answer)
             except Exception as error:  # noqa: BLE001 - here exceptions become answers
                 answer = self._refuse(error)
@@ -108,7 +112,7 @@ class RestHandler(RequestHandler):
         expects = request.headers.get("Expect", "").lower() == "100-continue"
         most = self.pipeline.max_body_bytes if expects else MAX_DRAINED_BYTES
         if _declared_length(request.headers) > most:
-            self._send(self._refuse(self._too_large()))
+            self._refuse_early(self._too_large())
 
     def data_received(self, chunk: bytes) -> None:
         """Keep the body up to the limit, drain it beyond, and hang up when it goes on and on."""
@@ -118,7 +122,7 @@ class RestHandler(RequestHandler):
         else:
             self._received.clear()
         if self._received_bytes > MAX_DRAINED_BYTES and not self._finished:
-            self._send(self._refuse(self._too_large()))
+            self._refuse_early(self._too_large())
 
     def _check_limits(self) -> None:
         if len(self.request.uri or "") > MAX_URL_BYTES:
@@ -148,8 +152,14 @@ class RestHandler(RequestHandler):
         return self._body
 
     def _context(self, principal: Principal | None) -> Context:
-        services = self.pipeline.services
-        return Context(principal, self.request_id, self.address, services, self.call.call_id)
+        return Context(
+            principal,
+            self.request_id,
+            self.address,
+            self.pipeline.services,
+            self.call.call_id,
+            signed=self.call.signed,
+        )
 
     def _read_arguments(
         self, operation: Operation, path: dict[str, str], body: bytes
@@ -197,11 +207,25 @@ class RestHandler(RequestHandler):
 
     async def _recorded(self, answer: Answer) -> Answer:
         """The answer, once its record is as durable as it has to be; else that it is not."""
+        if self._is_recorded:
+            return answer
+        self._is_recorded = True
         try:
             await self.pipeline.audit.record(self.call, answer.status, self._code)
         except Exception as error:  # noqa: BLE001 - here exceptions become answers
             return self._refuse(error)
         return answer
+
+    def _refuse_early(self, error: BaseException) -> None:
+        """Answer what does not come as far as `serve`; nothing was done, so nothing is awaited."""
+        answer = self._refuse(error)
+        if not self._is_recorded:
+            self._is_recorded = True
+            try:
+                self.pipeline.audit.note(self.call, answer.status, self._code)
+            except Exception as full:  # noqa: BLE001 - here exceptions become answers
+                answer = self._refuse(full)
+        self._send(answer)
 
     def _send(self, answer: Answer) -> None:
         if self._finished:
@@ -227,7 +251,8 @@ class RestHandler(RequestHandler):
     def request_id(self) -> str:
         """The client's `X-Request-Id` when it is sane, else a new identifier."""
         given = self.request.headers.get("X-Request-Id", "")
-        return given if _REQUEST_ID.fullmatch(given) else self.pipeline.new_request_id()
+        is_sane = _REQUEST_ID.fullmatch(given) and not holds_secret(given)
+        return given if is_sane else self.pipeline.new_request_id()
 
     @cached_property
     def address(self) -> str:
@@ -245,6 +270,8 @@ class RestHandler(RequestHandler):
             channel="rest",
             address=self.address,
             client=self.request.headers.get("User-Agent", "")[:_CLIENT_CHARACTERS],
+            method=self.request.method or "",
+            path=self.request.path,
         )
 
     def set_default_headers(self) -> None:
@@ -271,7 +298,7 @@ class RestHandler(RequestHandler):
                 self._route()
             except HiveError as refusal:
                 error = refusal
-        self._send(self._refuse(error))
+        self._refuse_early(error)
 
     def log_exception(self, *_: Any) -> None:
         """`_refuse` logs."""

@@ -22,6 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from hive.networks import InvalidNetwork, read_networks
 from server.password_policy import MAX_CHARACTERS, WeakPassword, check_password
 
 PREFIX = "AGENTZERO_"
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     refresh_token_days: int = Field(30, ge=1, le=365)
 
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+    admin_allowlist: Annotated[tuple[str, ...], NoDecode] = ()
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=8_388_608)
     rate_limit_enabled: bool = True
@@ -90,6 +92,22 @@ class Settings(BaseSettings):
     def _parse_networks(cls, value: object) -> object:
         parts = _split(value)
         return tuple(map(ipaddress.ip_network, parts)) if isinstance(parts, tuple) else parts
+
+    @field_validator("admin_allowlist", mode="before")
+    @classmethod
+    def _split_allowlist(cls, value: object) -> object:
+        return _split(value)
+
+    @field_validator("admin_allowlist")
+    @classmethod
+    def _check_allowlist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                read_networks([text], pointer="")
+            except InvalidNetwork as error:
+                message = f"{text!r}: {error.detail}"
+                raise ValueError(message) from None
+        return read_networks(value, pointer="")
 
     @field_validator("cors_origins")
     @classmethod

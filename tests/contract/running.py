@@ -12,6 +12,7 @@ from tornado.netutil import bind_sockets
 
 from hive.errors import InvalidToken, TokenExpired
 from hive.permissions import PERMISSIONS, ROLE_PERMISSIONS, Principal, Role
+from hive.system_settings import SystemSettings
 from server.app import HiveApplication, make_app, make_http_server
 from server.authorization import Authorization
 from server.binding import BoundOperation, bind
@@ -51,8 +52,15 @@ def load_small() -> Contract:
 class Unsigned:
     """Asks for no signature."""
 
-    async def check(self, *_: Any) -> None:
-        """Say nothing."""
+    async def check(self, *_: Any) -> bool:
+        """Say that there is none."""
+        return False
+
+
+class Unset:
+    """Settings of the system that nobody has changed."""
+
+    current = SystemSettings()
 
 
 class Unaudited:
@@ -72,7 +80,7 @@ class Unaudited:
 def make_small_app(operations: Mapping[str, BoundOperation], **options: Any) -> HiveApplication:
     """An application without stores: no services, no signatures, no audit log."""
     parts: dict[str, Any] = {
-        "authorization": Authorization(),
+        "authorization": Authorization(Unset()),
         "signatures": Unsigned(),
         "audit": Unaudited(),
     }

@@ -26,7 +26,7 @@ from server.liveness import LINK_LIMITS, PeerLimits
 from server.peers import Peers
 from server.resources import asyncapi_path, openapi_path
 from server.websocket import Realtime
-from tests.contract.running import Unaudited
+from tests.contract.running import Unaudited, Unset
 from tests.realtime.client import JudgedSocket, open_socket
 from tests.realtime.fakes import (
     FakeAgents,
@@ -112,7 +112,7 @@ async def make_node(contract: Contract) -> AsyncIterator[Callable[..., Any]]:
         invoker = Invoker(
             bind(contract),
             services,
-            authorization=Authorization(),
+            authorization=Authorization(Unset()),
             audit=Unaudited(),
             new_identifier=identifiers.new,
         )
