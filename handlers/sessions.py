@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from handlers.context import Context, Reply
+from handlers.pages import page_position, page_reply
+from handlers.views import session_view
+
+PATH = "/api/v1/auth/sessions"
 
 
 async def list_sessions(context: Context, *, limit: int, cursor: str | None) -> Reply:
-    """List your own sessions."""
-    raise NotImplementedError
+    """One's own live sessions, newest first."""
+    caller = context.caller
+    after = page_position(context, "list_sessions", cursor)
+    sessions = await context.services.sessions.list(
+        caller.principal_id, after=after, limit=limit + 1
+    )
+    page = sessions[:limit]
+    return page_reply(
+        context,
+        "list_sessions",
+        PATH,
+        [session_view(each, current=each.session_id == caller.session_id) for each in page],
+        last=page[-1].session_id if len(sessions) > limit else None,
+        query={"limit": limit},
+    )
 
 
 async def revoke_other_sessions(context: Context) -> Reply:
-    """End all of your other sessions."""
-    raise NotImplementedError
+    """End all of one's sessions but the one that asks."""
+    caller = context.caller
+    ended = await context.services.sessions.revoke_all(
+        caller.principal_id, context.actor, but=caller.session_id
+    )
+    return Reply({"revoked": ended})
 
 
 async def revoke_session(context: Context, *, session_id: str) -> Reply:
-    """End one of your sessions."""
-    raise NotImplementedError
+    """End one of one's own sessions."""
+    await context.services.sessions.revoke(context.caller.principal_id, session_id, context.actor)
+    return Reply({"message": "Session revoked"})

@@ -5,54 +5,98 @@ from __future__ import annotations
 from typing import Any
 
 from handlers.context import Context, Reply
+from handlers.pages import page_position, page_reply
+from handlers.views import session_view, user_view
+from hive.permissions import Role
+from hive.users import UserChange, UserFilter
+
+PATH = "/api/v1/users"
 
 
 async def list_users(
     context: Context, *, role: str | None, disabled: bool | None, limit: int, cursor: str | None
 ) -> Reply:
-    """List users."""
-    raise NotImplementedError
+    """All users, oldest first."""
+    wanted = UserFilter(Role(role) if role else None, disabled)
+    after = page_position(context, "list_users", cursor)
+    users = await context.services.users.list(wanted, after=after, limit=limit + 1)
+    page = users[:limit]
+    return page_reply(
+        context,
+        "list_users",
+        PATH,
+        [user_view(each) for each in page],
+        last=page[-1].user.user_id if len(users) > limit else None,
+        query={"role": role, "disabled": _text(disabled), "limit": limit},
+    )
 
 
 async def create_user(context: Context, *, body: dict[str, Any]) -> Reply:
-    """Create a user."""
-    raise NotImplementedError
+    """Make a user who can log in."""
+    created = await context.services.users.create(
+        body["username"], body["password"], Role(body.get("role", Role.USER)), context.actor
+    )
+    return Reply(user_view(created), headers={"Location": f"{PATH}/{created.user.user_id}"})
 
 
 async def get_user(context: Context, *, user_id: str) -> Reply:
-    """Get a user."""
-    raise NotImplementedError
+    """One user."""
+    return Reply(user_view(await context.services.users.get(user_id)))
 
 
 async def delete_user(context: Context, *, user_id: str) -> Reply:
-    """Delete a user."""
-    raise NotImplementedError
+    """Delete a user with its sessions, API keys and signing keys."""
+    await context.services.users.delete(user_id, context.actor)
+    return Reply({"message": "User deleted"})
 
 
 async def update_user(context: Context, *, user_id: str, body: dict[str, Any]) -> Reply:
-    """Update a user."""
-    raise NotImplementedError
+    """Change the role, disable or enable."""
+    role = body.get("role")
+    change = UserChange(Role(role) if role else None, body.get("disabled"))
+    updated = await context.services.users.update(user_id, change, context.actor)
+    return Reply(user_view(updated))
 
 
 async def reset_user_password(
     context: Context, *, user_id: str, body: dict[str, Any] | None = None
 ) -> Reply:
-    """Reset a user's password."""
-    raise NotImplementedError
+    """Give the user another password; a random one is shown here and never again."""
+    password = (body or {}).get("password")
+    made = await context.services.users.reset_password(user_id, password, context.actor)
+    shown = {} if made is None else {"password": made}
+    return Reply({"message": "Password reset", **shown})
 
 
 async def list_user_sessions(
     context: Context, *, user_id: str, limit: int, cursor: str | None
 ) -> Reply:
-    """List a user's sessions."""
-    raise NotImplementedError
+    """Where the user is logged in, newest first."""
+    after = page_position(context, "list_user_sessions", cursor)
+    sessions = await context.services.sessions.list(user_id, after=after, limit=limit + 1)
+    page = sessions[:limit]
+    current = context.caller.session_id
+    return page_reply(
+        context,
+        "list_user_sessions",
+        f"{PATH}/{user_id}/sessions",
+        [session_view(each, current=each.session_id == current) for each in page],
+        last=page[-1].session_id if len(sessions) > limit else None,
+        query={"limit": limit},
+    )
 
 
 async def revoke_user_sessions(context: Context, *, user_id: str) -> Reply:
-    """End a user's sessions."""
-    raise NotImplementedError
+    """End every session of the user."""
+    ended = await context.services.sessions.revoke_all(user_id, context.actor)
+    return Reply({"revoked": ended})
 
 
 async def revoke_user_session(context: Context, *, user_id: str, session_id: str) -> Reply:
-    """End one of a user's sessions."""
-    raise NotImplementedError
+    """End one session of the user."""
+    await context.services.sessions.revoke(user_id, session_id, context.actor)
+    return Reply({"message": "Session revoked"})
+
+
+def _text(flag: bool | None) -> str | None:  # noqa: FBT001 - a value, not a switch
+    return None if flag is None else str(flag).lower()

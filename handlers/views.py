@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from hive.agents import Agent, ControlRequest
+from hive.identity import Session
 from hive.ports import LogLine
+from hive.signing import SigningKey
 from hive.task_spec import Backoff, Concurrency, Timeouts
 from hive.tasks import Task
+from hive.users import UserDetail
 
 View = dict[str, Any]
 
@@ -88,6 +92,23 @@ def receipt_view(task: Task) -> View:
     return receipt
 
 
+def signing_key_view(key: SigningKey) -> View:
+    """The schema `SigningKey`; never the secret of an HMAC key."""
+    return _present(
+        {
+            "signing_key_id": key.signing_key_id,
+            "name": key.name,
+            "owner": key.owner_id,
+            "key_id": key.key_id,
+            "algorithm": key.algorithm,
+            "public_key": key.public_key and b64encode(key.public_key).decode(),
+            "created_at": key.created_at,
+            "revoked_at": key.revoked_at,
+            "last_used_at": key.last_used_at,
+        }
+    )
+
+
 def task_summary_view(task: Task) -> View:
     """The schema `TaskSummary`."""
     spec = task.spec
@@ -136,6 +157,37 @@ def task_view(task: Task) -> View:
             "concurrency": _fields(spec.concurrency),
             "lease": lease
             and {"agent_id": lease.agent_id, "fence": lease.fence, "expires_at": lease.expires_at},
+        }
+    )
+
+
+def user_view(detail: UserDetail) -> View:
+    """The schema `User`."""
+    user = detail.user
+    return {
+        "user_id": user.user_id,
+        "username": user.username,
+        "role": user.role,
+        "disabled": user.disabled,
+        "signing": detail.signing,
+        "version": user.version,
+        "created_at": user.created_at,
+        "password_changed_at": user.password_changed_at,
+    }
+
+
+def session_view(session: Session, *, current: bool) -> View:
+    """The schema `Session`; `current` tells whether it is the one that asks."""
+    return _present(
+        {
+            "session_id": session.session_id,
+            "user_id": session.user_id,
+            "current": current,
+            "device": session.device,
+            "address": session.address,
+            "created_at": session.created_at,
+            "last_seen_at": session.last_seen_at,
+            "expires_at": session.expires_at,
         }
     )
 

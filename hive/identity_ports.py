@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from hive.changes import Actor
 from hive.identity import ApiKey, Exchange, PrincipalKind, Session, User
 from hive.permissions import Principal, Role
+
+FIRST_START = Actor("system:first-start")
+"""Who makes the first admin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,23 @@ class Changes:
 
 
 class Accounts(Protocol):
-    """Logging in and out, and the keys of agents. All raise Unavailable when SQL is down."""
+    """Logging in and out. All raise Unavailable when SQL is down."""
 
     async def login(
-        self, username: str, password: str, *, device: str | None = None, address: str | None = None
+        self,
+        username: str,
+        password: str,
+        *,
+        device: str | None = None,
+        address: str | None = None,
+        request_id: str | None = None,
+        call_id: str | None = None,
     ) -> TokenPair:
         """Open a session.
 
         Raises InvalidCredentials, alike and as slowly for an unknown user, a wrong password and a
-        disabled user; Invalid for a password over 4 KiB; Unavailable when too many wait.
+        disabled user; TooManyAttempts, when it was not tried; Malformed for a password over 4 KiB;
+        Unavailable when too many wait.
         """
         ...
 
@@ -65,21 +77,11 @@ class Accounts(Protocol):
         """
         ...
 
-    async def logout(self, principal: Principal) -> None:
+    async def logout(self, principal: Principal, actor: Actor | None = None) -> None:
         """Revoke the session of the principal: refused at once here, within 1 s on other nodes.
 
         Raises Conflict for a principal that came with an API key.
         """
-        ...
-
-    async def issue_agent_key(
-        self, agent_id: str, name: str, *, owner_id: str | None = None
-    ) -> IssuedKey:
-        """Make an API key of role agent, bound to the agent. Its earlier keys stay valid."""
-        ...
-
-    async def revoke_agent_keys(self, agent_id: str) -> int:
-        """Revoke every live key of the agent and tell how many. Idempotent."""
         ...
 
 
@@ -94,7 +96,9 @@ class IdentityStore(Protocol):
         """How many users exist."""
         ...
 
-    async def create_user(self, username: str, password_hash: str, role: Role) -> User:
+    async def create_user(
+        self, username: str, password_hash: str, role: Role, *, actor: Actor = FIRST_START
+    ) -> User:
         """Add a user. Raises UsernameTaken (case does not matter)."""
         ...
 
@@ -104,12 +108,6 @@ class IdentityStore(Protocol):
 
     async def find_credentials(self, username: str) -> tuple[User, str] | None:
         """The user of this name and the hash of the password."""
-        ...
-
-    async def change_user(
-        self, user_id: str, *, role: Role | None = None, disabled: bool | None = None
-    ) -> User | None:
-        """Change what is given and record the user as changed; disabling revokes every session."""
         ...
 
     async def find_admin(self) -> User | None:
@@ -125,6 +123,8 @@ class IdentityStore(Protocol):
         replacement_hash: str | None = None,
         device: str | None = None,
         address: str | None = None,
+        request_id: str | None = None,
+        call_id: str | None = None,
     ) -> Session | None:
         """Open a session with its first refresh token; store the password's newer hash.
 
@@ -144,39 +144,12 @@ class IdentityStore(Protocol):
         """The session and its user as they are now."""
         ...
 
-    async def revoke_session(self, session_id: str) -> bool:
-        """Revoke a session; False when it was not live. Idempotent."""
-        ...
-
-    async def create_api_key(
-        self,
-        *,
-        name: str,
-        prefix: str,
-        key_hash: str,
-        kind: PrincipalKind,
-        role: Role,
-        scopes: frozenset[str] = frozenset(),
-        owner_id: str | None = None,
-        agent_id: str | None = None,
-        expires_at: datetime | None = None,
-    ) -> ApiKey:
-        """Add an API key."""
+    async def revoke_session(self, session_id: str, actor: Actor) -> bool:
+        """Revoke a session whose user logs out; False when it was not live. Idempotent."""
         ...
 
     async def find_api_key(self, key_hash: str) -> tuple[ApiKey, User | None] | None:
         """The key of this hash and its owner as they are now."""
-        ...
-
-    async def revoke_api_keys(
-        self,
-        *,
-        key_id: str | None = None,
-        agent_id: str | None = None,
-        owner_id: str | None = None,
-        name: str | None = None,
-    ) -> tuple[str, ...]:
-        """Revoke the live keys that match all that is given; their identifiers. Idempotent."""
         ...
 
     async def touch(self, subject_id: str) -> None:

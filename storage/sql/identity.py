@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session as SqlSession
 from typeid import TypeID
 
+from hive.changes import Actor
 from hive.identity import (
     SESSION_LIFETIME,
     ApiKey,
     PrincipalKind,
     Session,
     User,
-    UsernameTaken,
     refresh_expiry,
     username_key,
 )
-from hive.identity_ports import Changes, Exchanged
+from hive.identity_ports import FIRST_START, Changes, Exchanged
 from hive.permissions import Role
-from storage.sql import refresh, revocations
+from hive.sessions import SessionEnd
+from hive.users import UserChange
+from storage.sql import outbox, refresh, revocations
 from storage.sql.database import Database
 from storage.sql.models import ApiKeyRow, RefreshTokenRow, SessionRow, UserRow
 from storage.sql.records import api_key_of, session_of, user_of
+from storage.sql.sessions import delete_sessions, end_sessions, summary
+from storage.sql.users import SqlUsers
+
+OPERATOR = Actor("system:operator")
+SWEPT = 100
+"""Ended sessions of a user that its login takes away; the sweep takes those of all users."""
 
 
 class SqlIdentity:
@@ -42,29 +49,12 @@ class SqlIdentity:
             lambda sql: sql.scalar(select(func.count()).select_from(UserRow)) or 0
         )
 
-    async def create_user(self, username: str, password_hash: str, role: Role) -> User:
+    async def create_user(
+        self, username: str, password_hash: str, role: Role, *, actor: Actor = FIRST_START
+    ) -> User:
         """Add a user. Raises UsernameTaken."""
-
-        def work(sql: SqlSession) -> User:
-            now = self._database.now(sql)
-            row = UserRow(
-                user_id=str(TypeID(prefix="usr")),
-                username=username.strip(),
-                username_key=username_key(username),
-                password_hash=password_hash,
-                role=role.value,
-                disabled=False,
-                created_at=now,
-                password_changed_at=now,
-            )
-            sql.add(row)
-            sql.flush()
-            return user_of(row)
-
-        try:
-            return await self._database.write(work)
-        except IntegrityError as error:
-            raise UsernameTaken(username=username) from error
+        users = SqlUsers(self._database)
+        return (await users.insert(username, password_hash, role, actor)).user
 
     async def find_user(self, user_id: str) -> User | None:
         """The user as it is now."""
@@ -99,29 +89,16 @@ class SqlIdentity:
         return await self._database.read(work) if _storable(username) else None
 
     async def change_user(
-        self, user_id: str, *, role: Role | None = None, disabled: bool | None = None
-    ) -> User | None:
-        """Change what is given and record it; disabling revokes every session."""
-
-        def work(sql: SqlSession) -> User | None:
-            row = sql.get(UserRow, user_id, with_for_update=True)
-            if row is None:
-                return None
-            now = self._database.now(sql)
-            if role is not None:
-                row.role = role.value
-            if disabled is not None:
-                row.disabled = disabled
-            if disabled:
-                sql.execute(
-                    update(SessionRow)
-                    .where(SessionRow.user_id == user_id, SessionRow.revoked_at.is_(None))
-                    .values(revoked_at=now)
-                )
-            revocations.record(sql, user_id, now)
-            return user_of(row)
-
-        return await self._database.write(work)
+        self,
+        user_id: str,
+        *,
+        role: Role | None = None,
+        disabled: bool | None = None,
+        actor: Actor = OPERATOR,
+    ) -> User:
+        """Change what is given. Raises UserNotFound, LastAdmin."""
+        change = UserChange(role, disabled)
+        return (await SqlUsers(self._database).update(user_id, change, actor)).detail.user
 
     async def open_session(
         self,
@@ -132,6 +109,8 @@ class SqlIdentity:
         replacement_hash: str | None = None,
         device: str | None = None,
         address: str | None = None,
+        request_id: str | None = None,
+        call_id: str | None = None,
     ) -> Session | None:
         """Open a session unless the user was disabled or the password changed meanwhile."""
 
@@ -142,8 +121,9 @@ class SqlIdentity:
             if replacement_hash is not None:
                 user.password_hash = replacement_hash
             now = self._database.now(sql)
-            ended = (SessionRow.user_id == user_id, SessionRow.expires_at <= now)
-            sql.execute(delete(SessionRow).where(*ended))
+            over = (SessionRow.user_id == user_id, SessionRow.expires_at <= now)
+            ended = select(SessionRow.session_id).where(*over).limit(SWEPT)
+            delete_sessions(sql, sql.scalars(ended).all())
             row = SessionRow(
                 session_id=str(TypeID(prefix="ses")),
                 user_id=user_id,
@@ -162,6 +142,15 @@ class SqlIdentity:
                     issued_at=now,
                     expires_at=refresh_expiry(now, row.expires_at),
                 )
+            )
+            outbox.record(
+                sql,
+                "session.opened",
+                row.session_id,
+                now=now,
+                actor=Actor(user_id, request_id, call_id),
+                owner=user_id,
+                data=summary(row.session_id, user_id, device, address),
             )
             return session_of(row)
 
@@ -186,44 +175,14 @@ class SqlIdentity:
 
         return await self._database.read(work)
 
-    async def revoke_session(self, session_id: str) -> bool:
-        """Revoke a session; False when it was not live."""
-        return await self._database.write(
-            lambda sql: revocations.end_session(sql, session_id, self._database.now(sql))
-        )
+    async def revoke_session(self, session_id: str, actor: Actor = OPERATOR) -> bool:
+        """Revoke a session whose user logs out; False when it was not live."""
 
-    async def create_api_key(
-        self,
-        *,
-        name: str,
-        prefix: str,
-        key_hash: str,
-        kind: PrincipalKind,
-        role: Role,
-        scopes: frozenset[str] = frozenset(),
-        owner_id: str | None = None,
-        agent_id: str | None = None,
-        expires_at: datetime | None = None,
-    ) -> ApiKey:
-        """Add an API key."""
-
-        def work(sql: SqlSession) -> ApiKey:
-            row = ApiKeyRow(
-                key_id=str(TypeID(prefix="key")),
-                name=name,
-                prefix=prefix,
-                key_hash=key_hash,
-                kind=kind.value,
-                owner_id=owner_id,
-                agent_id=agent_id,
-                role=role.value,
-                scopes=sorted(scopes),
-                created_at=self._database.now(sql),
-                expires_at=expires_at,
-            )
-            sql.add(row)
-            sql.flush()
-            return api_key_of(row)
+        def work(sql: SqlSession) -> bool:
+            now = self._database.now(sql)
+            wanted = SessionRow.session_id == session_id
+            reason = SessionEnd.LOGGED_OUT
+            return bool(end_sessions(sql, wanted, now=now, actor=actor, reason=reason))
 
         return await self._database.write(work)
 
@@ -243,35 +202,6 @@ class SqlIdentity:
             return api_key_of(row[0]), user_of(owner) if owner else None
 
         return await self._database.read(work)
-
-    async def revoke_api_keys(
-        self,
-        *,
-        key_id: str | None = None,
-        agent_id: str | None = None,
-        owner_id: str | None = None,
-        name: str | None = None,
-    ) -> tuple[str, ...]:
-        """Revoke the live keys that match all that is given, which must be something."""
-        given = {"key_id": key_id, "agent_id": agent_id, "owner_id": owner_id, "name": name}
-        wanted = [getattr(ApiKeyRow, n) == value for n, value in given.items() if value is not None]
-        if not wanted:
-            raise ValueError("say which API keys are to be revoked")
-
-        def work(sql: SqlSession) -> tuple[str, ...]:
-            now = self._database.now(sql)
-            revoked = sql.scalars(
-                update(ApiKeyRow)
-                .where(*wanted, ApiKeyRow.revoked_at.is_(None))
-                .values(revoked_at=now)
-                .returning(ApiKeyRow.key_id)
-                .execution_options(synchronize_session=False)
-            ).all()
-            for revoked_id in revoked:
-                revocations.record(sql, revoked_id, now)
-            return tuple(revoked)
-
-        return await self._database.write(work)
 
     async def touch(self, subject_id: str) -> None:
         """Note that a session or a key was used now."""

@@ -1,18 +1,28 @@
-"""Exchanging a refresh token inside one transaction."""
+"""Exchanging a refresh token inside one transaction.
+
+A used token is remembered until its own end, a week after it was issued: until then using it again
+ends the session, after that it is a token that never was.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session as SqlSession
 from sqlalchemy.orm import aliased
 
+from hive.changes import Actor
 from hive.identity import Exchange, RefreshToken, Session, User, decide_exchange, refresh_expiry
 from hive.identity_ports import Exchanged
+from hive.sessions import SessionEnd
 from storage.sql.models import RefreshTokenRow, SessionRow, UserRow
 from storage.sql.records import refresh_token_of, session_of, user_of
-from storage.sql.revocations import end_session
+from storage.sql.sessions import end_sessions
+
+REUSE = Actor("system:refresh-reuse")
+SWEPT = 100
+"""Dead tokens of its session that a rotation takes away, so that they don't pile up."""
 
 
 def exchange(sql: SqlSession, token_hash: str, successor_hash: str, now: datetime) -> Exchanged:
@@ -27,7 +37,8 @@ def exchange(sql: SqlSession, token_hash: str, successor_hash: str, now: datetim
                 continue
             _follow(sql, session, successor_hash, now)
         elif decision is Exchange.REVOKE and session is not None:
-            end_session(sql, session.session_id, now)
+            stolen = SessionRow.session_id == session.session_id
+            end_sessions(sql, stolen, now=now, actor=REUSE, reason=SessionEnd.REFRESH_REUSED)
         return Exchanged(decision, session, user)
 
 
@@ -79,5 +90,15 @@ def _follow(sql: SqlSession, session: Session, successor_hash: str, now: datetim
         update(SessionRow)
         .where(SessionRow.session_id == session.session_id)
         .values(last_seen_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    dead = (
+        select(RefreshTokenRow.token_hash)
+        .where(RefreshTokenRow.session_id == session.session_id, RefreshTokenRow.expires_at <= now)
+        .limit(SWEPT)
+    )
+    sql.execute(
+        delete(RefreshTokenRow)
+        .where(RefreshTokenRow.token_hash.in_(dead))
         .execution_options(synchronize_session=False)
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session as SqlSession
 
 from hive.identity_ports import Changes
-from storage.sql.models import RevocationCounterRow, RevocationRow, SessionRow
+from storage.sql.models import RevocationCounterRow, RevocationRow
 
 KEPT = 100_000
 BATCH = 10_000
@@ -16,31 +17,28 @@ BATCH = 10_000
 
 def record(sql: SqlSession, subject_id: str, now: datetime) -> None:
     """Number a change. The counter's row stays locked until commit: no position is ever late."""
+    record_all(sql, (subject_id,), now)
+
+
+def record_all(sql: SqlSession, subject_ids: Sequence[str], now: datetime) -> None:
+    """Number several changes with one update of the counter, in their order."""
+    if not subject_ids:
+        return
     position = sql.scalar(
         update(RevocationCounterRow)
-        .values(position=RevocationCounterRow.position + 1)
+        .values(position=RevocationCounterRow.position + len(subject_ids))
         .returning(RevocationCounterRow.position)
         .execution_options(synchronize_session=False)
     )
     if position is None:
         raise RuntimeError("the revocation counter has no row; the migrations did not run")
-    sql.add(RevocationRow(position=position, subject_id=subject_id, changed_at=now))
+    first = position - len(subject_ids) + 1
+    sql.add_all(
+        RevocationRow(position=number, subject_id=subject_id, changed_at=now)
+        for number, subject_id in enumerate(subject_ids, first)
+    )
+    sql.flush()
     sql.execute(delete(RevocationRow).where(RevocationRow.position <= position - KEPT))
-
-
-def end_session(sql: SqlSession, session_id: str, now: datetime) -> bool:
-    """Revoke a session and record it; False when it was revoked already or never existed."""
-    ended = sql.execute(
-        update(SessionRow)
-        .where(SessionRow.session_id == session_id, SessionRow.revoked_at.is_(None))
-        .values(revoked_at=now)
-        .returning(SessionRow.session_id)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if ended is None:
-        return False
-    record(sql, session_id, now)
-    return True
 
 
 def position(sql: SqlSession) -> int:

@@ -110,8 +110,8 @@ async def test_only_so_many_revocations_are_kept(
     """The record is bounded; the newest stay."""
     monkeypatch.setattr(revocations, "KEPT", 3)
     user_id = await node.add_user()
-    for _ in range(5):
-        await node.store.change_user(user_id, role=Role.VIEWER)
+    for role in (Role.VIEWER, Role.USER, Role.VIEWER, Role.USER, Role.VIEWER):
+        await node.store.change_user(user_id, role=role)
     changes = await node.store.changes_after(0)
     assert (changes.position, len(changes.subjects)) == (5, 3)
 

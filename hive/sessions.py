@@ -1,0 +1,34 @@
+"""Sessions: why they end, and what is refused about them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from hive.errors import Forbidden, NotFound
+
+
+class SessionEnd(StrEnum):
+    """Why a session was revoked; events tell it as `reason`."""
+
+    LOGGED_OUT = "logged-out"
+    REVOKED = "revoked"
+    PASSWORD_CHANGED = "password-changed"  # noqa: S105 - a reason, no password
+    USER_DISABLED = "user-disabled"
+    USER_DELETED = "user-deleted"
+    REFRESH_REUSED = "refresh-reused"
+
+
+class SessionNotFound(NotFound):
+    """No live session of this identifier belongs to the user."""
+
+    code = "session-not-found"
+    title = "Session not found"
+    default_detail = "Session not found"
+
+
+class SessionRequired(Forbidden):
+    """The credential is an API key, and the operation is for somebody who logged in."""
+
+    code = "session-required"
+    title = "Session required"
+    default_detail = "This operation needs the access token of a session."
