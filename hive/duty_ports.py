@@ -151,6 +151,29 @@ class LogTail:
     token: Mapping[str, Any] | None
 
 
+class Outbox(Protocol):
+    """Events of changes in SQL, written in the transactions of the changes."""
+
+    async def read(self, *, limit: int) -> Sequence[Recorded]:
+        """The first events of it, in the order of their commits per subject; `version` is 0."""
+
+    async def delete(self, event_ids: Sequence[str]) -> None:
+        """Take events off. Idempotent."""
+
+
+class Notices(Protocol):
+    """Events that the change stream shows although none of its resources changed."""
+
+    async def put(self, entry: Recorded) -> None:
+        """Have the event shown once; `version` grows from notice to notice.
+
+        Idempotent per event identifier, as long as the notice is there.
+        """
+
+    async def clear(self, *, limit: int) -> bool:
+        """Take old notices away whose events are in the log; False when none is left."""
+
+
 class LogWriter(Protocol):
     """The end of the event log that the recorder writes."""
 

@@ -18,8 +18,10 @@ from pymongo.errors import OperationFailure
 from hive.duty_ports import HistoryLost, Recorded
 from hive.errors import Unavailable
 from storage.mongo.client import STREAM_WAIT_MS, Database, Document, guarded
+from storage.mongo.notices import NOTICES
 
-COLLECTIONS = ("agents", "tasks")
+RESOURCES = ("agents", "tasks")
+COLLECTIONS = (*RESOURCES, NOTICES)
 BATCH = 1000
 RECONCILE_BATCH = 500
 HISTORY_LOST_CODES = frozenset({136, 222, 260, 280, 286})
@@ -144,21 +146,32 @@ class MongoChangeFeed:
 
     async def unrecorded(self, at: Mapping[str, Any]) -> AsyncIterator[Recorded]:
         before = _time_before(at)
-        for name in COLLECTIONS:
-            last_id: str | None = None
-            while page := await self._page(name, last_id, before):
+        for name in RESOURCES:
+            async for page in self._pages(name, "_id", before):
                 for recorded in await self._newer(page):
                     yield recorded
-                last_id = page[-1]["_id"]
+        async for page in self._pages(NOTICES, "version", before):
+            for recorded in await self._unknown(page):
+                yield recorded
+
+    async def _pages(
+        self, name: str, order: str, at: Timestamp
+    ) -> AsyncIterator[Sequence[Document]]:
+        wanted: Document = {}
+        while page := await self._page(name, wanted, order, at):
+            yield page
+            wanted = {order: {"$gt": page[-1][order]}}
 
     @guarded
-    async def _page(self, name: str, last_id: str | None, at: Timestamp) -> Sequence[Document]:
+    async def _page(
+        self, name: str, wanted: Document, order: str, at: Timestamp
+    ) -> Sequence[Document]:
         reply = await self._database.command(
             {
                 "find": name,
-                "filter": {} if last_id is None else {"_id": {"$gt": last_id}},
+                "filter": wanted,
                 "projection": {"event": True, "version": True},
-                "sort": {"_id": 1},
+                "sort": {order: 1},
                 "limit": RECONCILE_BATCH,
                 "batchSize": RECONCILE_BATCH,
                 "singleBatch": True,
@@ -180,9 +193,19 @@ class MongoChangeFeed:
         )
         known = {row["_id"]: row["version"] async for row in cursor}
         return [
-            _read(next(iter(document["event"].values())), None)
+            _read(_whole(document["event"]), None)
             for document in documents
             if document["version"] > known.get(document["_id"], 0)
+        ]
+
+    @guarded
+    async def _unknown(self, notices: Sequence[Document]) -> list[Recorded]:
+        cursor = self._database["events"].find(
+            {"id": {"$in": [notice["_id"] for notice in notices]}}, {"_id": False, "id": True}
+        )
+        known = {event["id"] async for event in cursor}
+        return [
+            _read(_whole(notice["event"]), None) for notice in notices if notice["_id"] not in known
         ]
 
 
@@ -204,7 +227,13 @@ def _recorded(change: Mapping[str, Any]) -> Recorded:
     made = change.get("made")
     # An insert has the whole document; an update names the field as `event` or as `event.v7`.
     event = made if made is not None else change["changed"][0]["v"]
-    return _read(event if "subject" in event else next(iter(event.values())), change["_id"])
+    return _read(_whole(event), change["_id"])
+
+
+def _whole(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The event, which resources keep under a key named by the version, and notices as it is."""
+    whole: Mapping[str, Any] = event if "subject" in event else next(iter(event.values()))
+    return whole
 
 
 def _read(event: Mapping[str, Any], token: Mapping[str, Any] | None) -> Recorded:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from hive.errors import Unavailable
 from storage.sql import migrations
@@ -61,6 +61,11 @@ class Database:
     def engine(self) -> Engine:
         """SQLAlchemy's engine."""
         return cast(Engine, self._sqlalchemy.engine)
+
+    @property
+    def sessions(self) -> sessionmaker[Session]:
+        """What makes the sessions of units of work, to listen to."""
+        return cast("sessionmaker[Session]", self._sqlalchemy.sessionmaker)
 
     @property
     def is_sqlite(self) -> bool:

@@ -11,6 +11,7 @@ from pymongo import MongoClient
 
 from server import cancelling
 from storage.mongo import stream
+from tests.identity.conftest import postgres_server, sqlite_url, url  # noqa: F401 - fixtures
 from tests.storage.store import Store, open_store
 
 

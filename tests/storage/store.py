@@ -20,6 +20,7 @@ from storage.mongo.client import Database, open_client, open_database, open_stre
 from storage.mongo.events import MongoEventLog
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
+from storage.mongo.notices import MongoNotices
 from storage.mongo.stream import MongoChangeFeed
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
@@ -41,6 +42,7 @@ class Store:
     leadership: MongoLeadership
     sweeps: MongoSweeps
     feed: MongoChangeFeed
+    notices: MongoNotices
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def new(self, prefix: str) -> str:
@@ -98,7 +100,7 @@ class Store:
 
     async def clear(self) -> None:
         """Leave indexes and nothing else."""
-        for name in ("tasks", "agents", "task_logs", "events", "leaders"):
+        for name in ("tasks", "agents", "task_logs", "notices", "events", "leaders"):
             await self.database[name].delete_many({})
 
     async def document(self, task_id: str) -> Mapping[str, Any]:
@@ -126,10 +128,10 @@ async def open_store(uri: str, name: str) -> AsyncIterator[Store]:
     client, stream_client = open_client(uri), open_stream_client(uri)
     database = open_database(client, name)
     tasks, agents, events = MongoTasks(database), MongoAgents(database), MongoEventLog(database)
-    logs = MongoTaskLogs(database, tasks)
+    logs, notices = MongoTaskLogs(database, tasks), MongoNotices(database)
     stream_database = open_database(stream_client, name)
     try:
-        for part in (tasks, agents, events, logs):
+        for part in (tasks, agents, events, logs, notices):
             await part.prepare()
         yield Store(
             uri,
@@ -142,6 +144,7 @@ async def open_store(uri: str, name: str) -> AsyncIterator[Store]:
             MongoLeadership(database),
             MongoSweeps(tasks, agents),
             MongoChangeFeed(stream_database, database),
+            notices,
         )
     finally:
         await stream_client.close()
