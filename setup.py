@@ -62,6 +62,8 @@ setup(
         "alembic>=1.20",
         "argon2-cffi>=25.1",
         "cryptography>=50",
+        "http-message-signatures>=3,<4",
+        "http-sf>=1.5,<2",
         "jiter>=0.19",
         "jsonschema-rs>=0.60",
         "libpass>=1.9.4",

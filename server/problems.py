@@ -22,6 +22,7 @@ from hive.errors import (
     Unauthenticated,
     Unavailable,
 )
+from hive.signing import SignatureRequired
 from server.contract import ContractMismatch
 from server.documents import shorten
 from server.json_body import MalformedJson
@@ -151,6 +152,8 @@ def _errors_of(condition: HiveError) -> list[dict[str, str]]:
 
 
 def _headers_of(condition: HiveError) -> dict[str, str]:
+    if isinstance(condition, SignatureRequired):
+        return {"WWW-Authenticate": "Bearer", "Accept-Signature": _accepted(condition)}
     if isinstance(condition, Unauthenticated):
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(condition, TooManyRequests | Unavailable):
@@ -158,3 +161,9 @@ def _headers_of(condition: HiveError) -> dict[str, str]:
     if isinstance(condition, MethodNotAllowed):
         return {"Allow": condition.allow}
     return {}
+
+
+def _accepted(condition: SignatureRequired) -> str:
+    """What a signature is to cover (RFC 9421, section 5.1)."""
+    covered = " ".join(f'"{name}"' for name in condition.components)
+    return f"sig=({covered});created"
