@@ -10,7 +10,8 @@ from hive.identity_ports import IdentityStore, IssuedKey, TokenPair
 from hive.permissions import Principal, Role
 from hive.secrets import API_KEY, REFRESH_TOKEN, fingerprint, visible_prefix
 from server.keys import Keys
-from server.passwords import Passwords
+from server.login_guard import LoginGuard
+from server.passwords import Passwords, prepare_password
 from server.revocations import Revocations
 from server.tokens import AccessTokens
 
@@ -26,33 +27,42 @@ class SqlAccounts:
         tokens: AccessTokens,
         keys: Keys,
         revocations: Revocations,
+        guard: LoginGuard,
     ) -> None:
         self._store = store
         self._passwords = passwords
         self._tokens = tokens
         self._keys = keys
         self._revocations = revocations
+        self._guard = guard
 
     async def login(
         self, username: str, password: str, *, device: str | None = None, address: str | None = None
     ) -> TokenPair:
-        """Open a session. Raises InvalidCredentials, Invalid and Unavailable."""
-        found = await self._store.find_credentials(username)
-        user, stored = found or (None, None)
-        verdict = await self._passwords.verify(password, stored)
-        if user is None or stored is None or user.disabled or not verdict.correct:
-            raise InvalidCredentials(username=username)
-        refresh_token = REFRESH_TOKEN.encode(secrets.token_bytes(REFRESH_TOKEN.entropy_bytes))
-        session = await self._store.open_session(
-            user.user_id,
-            fingerprint(refresh_token),
-            verified_hash=stored,
-            replacement_hash=verdict.replacement,
-            device=device.replace("\0", "") if device else None,
-            address=address,
-        )
-        if session is None:
-            raise InvalidCredentials(reason="disabled or changed meanwhile", username=username)
+        """Open a session.
+
+        Raises InvalidCredentials, UnusablePassword, TooManyAttempts and Unavailable.
+        """
+        prepare_password(password)
+        async with self._guard.attempt(username, password, address):
+            found = await self._store.find_credentials(username)
+            user, stored = found or (None, None)
+            # A second hash would tell a disabled user from a wrong password by the time it takes.
+            renew = user is not None and not user.disabled
+            verdict = await self._passwords.verify(password, stored, renew=renew)
+            if user is None or stored is None or user.disabled or not verdict.correct:
+                raise InvalidCredentials
+            refresh_token = REFRESH_TOKEN.encode(secrets.token_bytes(REFRESH_TOKEN.entropy_bytes))
+            session = await self._store.open_session(
+                user.user_id,
+                fingerprint(refresh_token),
+                verified_hash=stored,
+                replacement_hash=verdict.replacement,
+                device=device.replace("\0", "") if device else None,
+                address=address,
+            )
+            if session is None:
+                raise InvalidCredentials(reason="disabled or changed meanwhile")
         return self._pair(user, session, refresh_token)
 
     async def refresh(self, refresh_token: str) -> TokenPair:

@@ -18,7 +18,7 @@ from typing import TypeVar, cast
 
 from passlib.context import CryptContext
 
-from hive.errors import Invalid, Unavailable
+from hive.errors import Malformed, Unavailable
 
 T = TypeVar("T")
 
@@ -27,6 +27,12 @@ MAX_PASSWORD_BYTES = 4096
 MEMORY_KIB = 19_456
 PASSES = 2
 LANES = 1
+
+
+class UnusablePassword(Malformed):
+    """Over 4 KiB in UTF-8, or no Unicode text: it can't be anybody's password (400)."""
+
+    pointer = "/password"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +68,21 @@ class Passwords:
         self._room = threading.BoundedSemaphore(count + waiting)
 
     async def hash(self, password: str) -> str:
-        """Hash a new password. Raises Invalid (too long, not text) and Unavailable (no room)."""
-        prepared = _prepare(password)
+        """Hash a new password. Raises UnusablePassword and Unavailable (no room)."""
+        prepared = prepare_password(password)
         return await self._run(lambda: cast(str, self._context.hash(prepared)))
 
-    async def verify(self, password: str, stored: str | None) -> Verdict:
-        """Compare with a stored hash; None costs as much and is never right. Raises like `hash`."""
-        prepared = _prepare(password)
+    async def verify(self, password: str, stored: str | None, *, renew: bool = True) -> Verdict:
+        """Compare with a stored hash; None costs as much and is never right. Raises like `hash`.
+
+        With `renew`, a right password with older parameters is hashed again.
+        """
+        prepared = prepare_password(password)
 
         def work() -> Verdict:
-            correct, replacement = self._context.verify_and_update(prepared, stored or self._decoy)
-            return Verdict(correct, replacement) if stored else Verdict(correct=False)
+            correct = bool(self._context.verify(prepared, stored or self._decoy)) and bool(stored)
+            outdated = correct and renew and self._context.needs_update(stored)
+            return Verdict(correct, self._context.hash(prepared) if outdated else None)
 
         return await self._run(work)
 
@@ -93,14 +103,15 @@ class Passwords:
         return await asyncio.wrap_future(future)
 
 
-def _prepare(password: str) -> str:
-    """One form for all ways to type the same characters (NFKC, as NIST SP 800-63B asks)."""
+def prepare_password(password: str) -> str:
+    """One form for all ways to type the same characters (NFKC, as NIST SP 800-63B asks).
+
+    Raises UnusablePassword.
+    """
     try:
         size = len(password.encode())
     except UnicodeEncodeError as error:
-        raise Invalid("The password is not valid Unicode.", pointer="/password") from error
+        raise UnusablePassword("The password is not valid Unicode.") from error
     if size > MAX_PASSWORD_BYTES:
-        raise Invalid(
-            f"A password has at most {MAX_PASSWORD_BYTES} bytes in UTF-8.", pointer="/password"
-        )
+        raise UnusablePassword(f"A password has at most {MAX_PASSWORD_BYTES} bytes in UTF-8.")
     return unicodedata.normalize("NFKC", password)

@@ -10,8 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
+from hive import login_attempts
 from hive.agents import CONTROLS_KEPT
-from server import agent_link, app, json_body, passwords, peers, rest, subscriptions
+from server import (
+    agent_link,
+    app,
+    json_body,
+    login_guard,
+    password_policy,
+    passwords,
+    peers,
+    rest,
+    subscriptions,
+)
 from server.liveness import LINK_LIMITS, PeerLimits
 from server.parameters import parse_query
 from server.settings import Settings
@@ -23,6 +34,7 @@ CONTRACT: Any = yaml.safe_load((ROOT / "openapi.yaml").read_text(encoding="utf-8
 SCHEMAS = CONTRACT["components"]["schemas"]
 LOG_LIMIT = CONTRACT["paths"]["/api/v1/tasks/{task_id}/logs"]["get"]["parameters"][0]["schema"]
 SOCKET = PeerLimits()
+QUARTER = login_attempts.WINDOW.total_seconds() / 60
 KIB = 1024
 
 
@@ -74,11 +86,26 @@ LIMITS: dict[str, list[str]] = {
         f"{members('NewLogLine')['message']['maxLength']:,} characters",
     ],
     "control requests that an agent has not taken": [str(CONTROLS_KEPT)],
-    "password": [
-        f"{members('LoginRequest')['password']['maxLength']:,} characters",
+    "password at a login": [
+        f"{size(members('LoginRequest')['password']['maxLength'])} in UTF-8",
         f"{size(passwords.MAX_PASSWORD_BYTES)} in UTF-8",
     ],
-    "logins that wait for hashing": [str(default(passwords.Passwords, "waiting"))],
+    "new password": [
+        f"{SCHEMAS['NewPassword']['minLength']} to {SCHEMAS['NewPassword']['maxLength']} ",
+        f"{password_policy.MIN_CHARACTERS} to {password_policy.MAX_CHARACTERS} ",
+    ],
+    "failed logins on one account": [
+        f"{login_attempts.GUESSES_PER_ACCOUNT} in {QUARTER:.0f} minutes",
+        f"{login_attempts.GUESSES_PER_KNOWN_PLACE} from each",
+    ],
+    "failed logins on one account, one after the other": [f"{login_attempts.MAX_STREAK},"],
+    "failed logins from one IPv4 address or IPv6 /64": [
+        f"{login_attempts.FAILURES_PER_NETWORK} in {QUARTER:.0f} minutes"
+    ],
+    "logins that wait for hashing": [
+        str(default(passwords.Passwords, "waiting")),
+        str(login_guard.MAX_UNDER_WAY),
+    ],
     "frame": [size(SOCKET.frame_bytes), f"link {size(LINK_LIMITS.frame_bytes)}"],
     "frames": [
         f"{SOCKET.frames_per_second:.0f}/s, burst {SOCKET.frames_burst};",

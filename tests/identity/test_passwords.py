@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from hive.errors import Invalid, Unavailable
-from server.passwords import Passwords
+from hive.errors import Unavailable
+from server.passwords import Passwords, UnusablePassword
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ async def test_oversize_and_broken_text_is_refused_before_hashing(
 ) -> None:
     """More than 4 KiB in UTF-8 never reaches a hashing thread."""
     started = time.perf_counter()
-    with pytest.raises(Invalid):
+    with pytest.raises(UnusablePassword):
         await cheap.verify(password, None)
-    with pytest.raises(Invalid):
+    with pytest.raises(UnusablePassword):
         await cheap.hash(password)
     assert time.perf_counter() - started < 0.1
 
@@ -82,6 +82,7 @@ async def test_older_parameters_are_replaced_when_the_password_is_right(
     assert verdict.correct
     assert verdict.replacement is not None
     assert (await passwords.verify("a password", verdict.replacement)).replacement is None
+    assert (await passwords.verify("a password", old, renew=False)).replacement is None
 
 
 async def test_two_hundred_logins_are_bounded_and_leave_the_loop_alone() -> None:
