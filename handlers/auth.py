@@ -16,6 +16,8 @@ async def login(context: Context, *, body: dict[str, Any]) -> dict[str, Any]:
             body["password"],
             device=body.get("device"),
             address=context.address,
+            request_id=context.request_id,
+            call_id=context.call_id,
         )
     )
 
@@ -28,7 +30,7 @@ async def refresh(context: Context, *, body: dict[str, Any]) -> dict[str, Any]:
 async def logout(context: Context, *, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """End the session of the access token that was presented."""
     del body  # The contract takes an empty object, because the original's clients send one.
-    await context.services.identity.logout(context.caller)
+    await context.services.identity.logout(context.caller, context.actor)
     return {"message": "Logged out"}
 
 
@@ -49,7 +51,14 @@ async def get_me(context: Context) -> dict[str, Any]:
 
 async def change_password(context: Context, *, body: dict[str, Any]) -> Reply:
     """Change your own password."""
-    raise NotImplementedError
+    await context.services.users.change_password(
+        context.caller,
+        body["current_password"],
+        body["new_password"],
+        context.actor,
+        address=context.address,
+    )
+    return Reply({"message": "Password changed"})
 
 
 async def create_ws_ticket(context: Context, *, body: dict[str, Any] | None = None) -> Reply:
