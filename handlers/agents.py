@@ -45,13 +45,13 @@ async def register_agent(context: Context, *, body: dict[str, Any]) -> Reply:
     agent_id = services.identifiers.new("agt")
     spec = _spec(body)
     # The key first: a kill in between leaves a key of nobody, not an agent that can't come in.
-    issued = await services.identity.issue_agent_key(
-        agent_id, spec.name, owner_id=context.caller.principal_id
+    issued = await services.api_keys.issue_agent_key(
+        agent_id, spec.name, context.actor, owner_id=context.caller.principal_id
     )
     try:
         agent = await services.agents.insert(agent_id, machine.register(spec), context.actor)
     except NameTaken:
-        await services.identity.revoke_agent_keys(agent_id)
+        await services.api_keys.revoke_agent_keys(agent_id, context.actor)
         raise
     view = agent_view(agent) | {"api_key": issued.secret}
     return Reply(view, headers={"Location": f"{PATH}/{agent_id}"})
@@ -80,7 +80,7 @@ async def unregister_agent(context: Context, *, agent_id: str) -> Reply:
     services = context.services
     await services.agents.get(agent_id)
     # The keys first: a kill in between leaves an agent that can be unregistered again.
-    await services.identity.revoke_agent_keys(agent_id)
+    await services.api_keys.revoke_agent_keys(agent_id, context.actor)
     await services.agents.change(agent_id, machine.unregister, context.actor)
     return Reply({"message": "Agent unregistered successfully"})
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from hive.agents import Agent, ControlRequest
-from hive.identity import Session
+from hive.api_keys import KeyStatus, speaks_for
+from hive.identity import ApiKey, Session
 from hive.ports import LogLine
 from hive.signing import SigningKey
 from hive.task_spec import Backoff, Concurrency, Timeouts
@@ -35,6 +36,27 @@ def agent_view(agent: Agent) -> View:
             "last_heartbeat_at": agent.last_heartbeat_at,
             "created_at": agent.created_at,
             "updated_at": agent.updated_at,
+        }
+    )
+
+
+def api_key_view(key: ApiKey, status: KeyStatus) -> View:
+    """The schema `ApiKey`."""
+    return _present(
+        {
+            "key_id": key.key_id,
+            "name": key.name,
+            "prefix": key.prefix,
+            "owner": speaks_for(key),
+            "role": key.role,
+            "scopes": sorted(key.scopes),
+            "allowed_addresses": key.allowed_addresses,
+            "status": status,
+            "created_at": key.created_at,
+            "expires_at": key.expires_at,
+            "revoked_at": key.revoked_at,
+            "last_used_at": key.last_used_at,
+            "successor_id": key.successor_id,
         }
     )
 

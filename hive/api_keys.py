@@ -224,8 +224,8 @@ def _narrow_networks(networks: tuple[str, ...], maker: Maker) -> tuple[str, ...]
 
 
 def _narrow_end(expires_at: datetime | None, maker: Maker) -> datetime | None:
-    ends = [end for end in (expires_at, maker.key and maker.key.expires_at) if end is not None]
-    return min(ends, default=None)
+    ends = (expires_at, maker.key.expires_at if maker.key else None)
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _in_days(days: int | None, now: datetime) -> datetime | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from hive.changes import Actor
-from hive.identity import ApiKey, Exchange, PrincipalKind, Session, User
+from hive.identity import ApiKey, Exchange, Session, User
 from hive.permissions import Principal, Role
 
 FIRST_START = Actor("system:first-start")

@@ -1,14 +1,15 @@
-"""Logging in and out, and the keys of agents: the port `hive.identity_ports.Accounts`."""
+"""Logging in and out: the port `hive.identity_ports.Accounts`."""
 
 from __future__ import annotations
 
 import secrets
 
+from hive.changes import Actor
 from hive.errors import Conflict, InvalidCredentials, InvalidToken
-from hive.identity import Exchange, PrincipalKind, Session, User
-from hive.identity_ports import IdentityStore, IssuedKey, TokenPair
-from hive.permissions import Principal, Role
-from hive.secrets import API_KEY, REFRESH_TOKEN, fingerprint, visible_prefix
+from hive.identity import Exchange, Session, User
+from hive.identity_ports import IdentityStore, TokenPair
+from hive.permissions import Principal
+from hive.secrets import REFRESH_TOKEN, fingerprint
 from server.keys import Keys
 from server.login_guard import LoginGuard
 from server.passwords import Passwords, prepare_password
@@ -37,7 +38,14 @@ class SqlAccounts:
         self._guard = guard
 
     async def login(
-        self, username: str, password: str, *, device: str | None = None, address: str | None = None
+        self,
+        username: str,
+        password: str,
+        *,
+        device: str | None = None,
+        address: str | None = None,
+        request_id: str | None = None,
+        call_id: str | None = None,
     ) -> TokenPair:
         """Open a session.
 
@@ -60,6 +68,8 @@ class SqlAccounts:
                 replacement_hash=verdict.replacement,
                 device=device.replace("\0", "") if device else None,
                 address=address,
+                request_id=request_id,
+                call_id=call_id,
             )
             if session is None:
                 raise InvalidCredentials(reason="disabled or changed meanwhile")
@@ -80,49 +90,13 @@ class SqlAccounts:
             raise InvalidToken(reason="the refresh token is unknown, expired or revoked")
         return self._pair(done.user, done.session, successor)
 
-    async def logout(self, principal: Principal) -> None:
+    async def logout(self, principal: Principal, actor: Actor | None = None) -> None:
         """Revoke the session of the principal. Raises Conflict for an API key."""
         if principal.session_id is None:
             raise Conflict("An API key has no session to end; revoke the key instead.")
-        await self._store.revoke_session(principal.session_id)
+        actor = actor or Actor(principal.principal_id)
+        await self._store.revoke_session(principal.session_id, actor)
         self._revocations.announce(principal.session_id)
-
-    async def issue_agent_key(
-        self, agent_id: str, name: str, *, owner_id: str | None = None
-    ) -> IssuedKey:
-        """Make an API key of role agent, bound to the agent."""
-        return await self._issue(PrincipalKind.AGENT, name, Role.AGENT, owner_id, agent_id)
-
-    async def issue_user_key(self, owner: User, name: str) -> IssuedKey:
-        """Make an API key with all that its owner may do, now and after a change of role."""
-        return await self._issue(PrincipalKind.USER, name, owner.role, owner.user_id, None)
-
-    async def revoke_agent_keys(self, agent_id: str) -> int:
-        """Revoke every live key of the agent and tell how many."""
-        revoked = await self._store.revoke_api_keys(agent_id=agent_id)
-        for key_id in revoked:
-            self._revocations.announce(key_id)
-        return len(revoked)
-
-    async def _issue(
-        self,
-        kind: PrincipalKind,
-        name: str,
-        role: Role,
-        owner_id: str | None,
-        agent_id: str | None,
-    ) -> IssuedKey:
-        secret = API_KEY.encode(secrets.token_bytes(API_KEY.entropy_bytes))
-        key = await self._store.create_api_key(
-            name=name,
-            prefix=visible_prefix(secret),
-            key_hash=fingerprint(secret),
-            kind=kind,
-            role=role,
-            owner_id=owner_id,
-            agent_id=agent_id,
-        )
-        return IssuedKey(key, secret)
 
     def _pair(self, user: User, session: Session, refresh_token: str) -> TokenPair:
         access = self._tokens.issue(user.user_id, session.session_id, user.role)

@@ -27,7 +27,7 @@ from server import recorder as recording
 from server.accounts import SqlAccounts
 from server.addresses import AddressResolver
 from server.agent_links import AgentLinks
-from server.api_keys import NodeApiKeys
+from server.api_keys import StoredApiKeys
 from server.app import HiveApplication, make_app, make_http_server
 from server.audit import Audit
 from server.authentication import Authenticator
@@ -43,6 +43,9 @@ from server.first_start import FirstStart, ensure_bootstrap
 from server.hub import Hub
 from server.identifiers import TypeIdentifiers
 from server.invocation import Invoker
+from server.key_ends import KeyEnds
+from server.key_expiry import DUTY as KEY_EXPIRY
+from server.key_expiry import KeyExpiry
 from server.keys import Keys
 from server.login_guard import LoginGuard
 from server.outbox import DUTY as OUTBOX
@@ -148,6 +151,8 @@ def bind_interface() -> Interface:
 @dataclass(frozen=True, slots=True)
 class _Identity:
     accounts: SqlAccounts
+    api_keys: StoredApiKeys
+    key_store: SqlApiKeys
     token_keys: SealedTokenKeys
     signing_keys: SealedSigningKeys
     nonces: SqlNonces
@@ -237,7 +242,11 @@ async def open_node(
             services,
             identity.authenticator,
             authorization=authorization,
-            signatures=Signatures(identity.signing_keys, identity.nonces),
+            signatures=Signatures(
+                identity.signing_keys,
+                identity.nonces,
+                signing_required=lambda: identity.system.current.signing_required,
+            ),
             audit=audit,
             trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,
@@ -392,6 +401,7 @@ async def _open_identity(
     accounts = SqlAccounts(
         store, passwords=passwords, tokens=tokens, keys=keys, revocations=revocations, guard=guard
     )
+    key_store = SqlApiKeys(database)
     outbox = SqlOutbox(database)
     users = StoredUsers(
         SqlUsers(database), passwords=passwords, guard=guard, announce=revocations.announce
@@ -406,7 +416,13 @@ async def _open_identity(
     stack.push_async_callback(system.stop)
     return _Identity(
         accounts=accounts,
+        api_keys=StoredApiKeys(key_store, revocations),
+        key_store=key_store,
         token_keys=token_keys,
+        signing_keys=SealedSigningKeys(
+            SqlSigningKeys(database), Seal(keys.sealing), revocations, TypeIdentifiers()
+        ),
+        nonces=SqlNonces(database),
         authenticator=authenticator,
         revocations=revocations,
         passwords=passwords,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from hive.errors import InvalidToken
 from hive.identity import UsernameTaken
-from hive.identity_ports import IdentityStore
+from hive.identity_ports import FIRST_START, IdentityStore
 from hive.permissions import Role
-from server.accounts import SqlAccounts
+from server.api_keys import StoredApiKeys
 from server.authentication import Authenticator
 from server.passwords import Passwords
 
@@ -28,7 +28,7 @@ class FirstStart:
 async def ensure_bootstrap(
     store: IdentityStore,
     passwords: Passwords,
-    accounts: SqlAccounts,
+    api_keys: StoredApiKeys,
     authenticator: Authenticator,
     *,
     admin_password: str | None = None,
@@ -53,8 +53,8 @@ async def ensure_bootstrap(
     admin = await store.find_admin()
     if admin is None:
         return FirstStart(made_password)
-    await store.revoke_api_keys(owner_id=admin.user_id, name=OPERATOR_KEY)
-    issued = await accounts.issue_user_key(admin, OPERATOR_KEY)
+    await api_keys.revoke_user_keys(admin.user_id, OPERATOR_KEY, FIRST_START)
+    issued = await api_keys.issue_user_key(admin, OPERATOR_KEY, FIRST_START)
     return FirstStart(made_password, issued.secret)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, ClassVar, Final, Protocol
@@ -160,6 +161,12 @@ class Peer:
             log.info("socket.closing", session=self.session, code=int(code), reason=reason)
             self.closed()
             self._transport.close(code, reason)
+
+    def expire(self, expires_at: float) -> None:
+        """The credential ends then, and not when it said; in seconds of the Unix epoch."""
+        if self.principal is not None:
+            self.principal = replace(self.principal, expires_at=expires_at)
+            self._liveness.expire_at(expires_at)
 
     def closed(self) -> None:
         """The transport is gone, or is about to be. Idempotent."""

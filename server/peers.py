@@ -100,6 +100,16 @@ class Peers:
             }:
                 peer.end(CloseCode.REVOKED, "the credential was revoked")
 
+    def has(self, key_id: str) -> bool:
+        """Tell whether a connection was opened with the API key."""
+        return any(peer.principal and peer.principal.key_id == key_id for peer in self._peers)
+
+    def expire(self, key_id: str, expires_at: float) -> None:
+        """End the connections of an API key at that time, in seconds of the Unix epoch."""
+        for peer in tuple(self._peers):
+            if peer.principal is not None and peer.principal.key_id == key_id:
+                peer.expire(expires_at)
+
     async def _tick(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session as SqlSession
@@ -12,7 +12,6 @@ from hive.changes import Actor
 from hive.identity import (
     SESSION_LIFETIME,
     ApiKey,
-    PrincipalKind,
     Session,
     User,
     refresh_expiry,

@@ -12,6 +12,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -116,6 +117,8 @@ class ApiKeyRow(Table):
             "(kind = 'agent' AND agent_id IS NOT NULL) OR (kind = 'user' AND owner_id IS NOT NULL)",
             name="kind_names_its_principal",
         ),
+        # The duty that warns of the end looks for these every minute.
+        Index("ix_api_keys_expires_at", "expires_at"),
     )
 
     key_id: Mapped[str] = mapped_column(primary_key=True)

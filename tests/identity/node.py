@@ -7,19 +7,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from hive.changes import Actor
 from hive.permissions import Role
 from server.accounts import SqlAccounts
+from server.api_keys import StoredApiKeys
 from server.authentication import Authenticator
 from server.keys import Keys
 from server.login_guard import LoginGuard
 from server.passwords import Passwords
 from server.revocations import Revocations
 from server.tokens import AccessTokens
+from storage.sql.api_keys import SqlApiKeys
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
 from storage.sql.login_failures import SqlLoginFailures
 
 SECRET = bytes(range(32))
+ACTOR = Actor("usr_actor", "req_1", "aud_1")
 ISSUER = "http://127.0.0.1:8000"
 PASSWORD = "correct horse battery staple"
 
@@ -51,6 +55,8 @@ class Node:
     revocations: Revocations
     authenticator: Authenticator
     accounts: SqlAccounts
+    api_keys: StoredApiKeys
+    key_store: SqlApiKeys
 
     async def add_user(self, username: str = "ann", role: Role = Role.USER) -> str:
         """A user with the usual password; its identifier."""
@@ -67,6 +73,7 @@ def build(url: str, clock: Callable[[], datetime] | None = None) -> Node:
     passwords = Passwords(memory_kib=64, passes=1)
     tokens = AccessTokens(keys.signing, issuer=ISSUER)
     revocations = Revocations(store)
+    key_store = SqlApiKeys(database)
     return Node(
         database=database,
         store=store,
@@ -75,6 +82,8 @@ def build(url: str, clock: Callable[[], datetime] | None = None) -> Node:
         tokens=tokens,
         revocations=revocations,
         authenticator=Authenticator(store, tokens, revocations),
+        api_keys=StoredApiKeys(key_store, revocations),
+        key_store=key_store,
         accounts=SqlAccounts(
             store,
             passwords=passwords,

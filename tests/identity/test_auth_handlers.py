@@ -12,7 +12,7 @@ from handlers.context import Context
 from hive.errors import InvalidToken
 from hive.permissions import ROLE_PERMISSIONS, Principal, Role
 from hive.ports import Services
-from tests.identity.node import PASSWORD, Node
+from tests.identity.node import ACTOR, PASSWORD, Node
 
 
 def _context(node: Node, principal: Principal | None = None) -> Context:
@@ -47,7 +47,7 @@ async def test_login_refresh_me_and_logout(node: Node) -> None:
 
 async def test_me_of_an_agent(node: Node) -> None:
     """An agent sees its own identifier and the key that it came with."""
-    issued = await node.accounts.issue_agent_key("agt_1", "worker")
+    issued = await node.api_keys.issue_agent_key("agt_1", "worker", ACTOR)
     principal = await node.authenticator.authenticate(issued.secret)
     me = await auth.get_me(_context(node, principal))
     assert (me["principal_id"], me["agent_id"], me["role"]) == ("agt_1", "agt_1", "agent")

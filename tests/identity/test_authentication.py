@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from hive.api_key_ports import KeptSecret
+from hive.api_keys import KeyGrant
 from hive.errors import Conflict, InvalidCredentials, InvalidToken, Unavailable
 from hive.identity import PrincipalKind
 from hive.permissions import ROLE_PERMISSIONS, Role
 from hive.secrets import API_KEY, fingerprint
 from server.authentication import Authenticator
-from tests.identity.node import PASSWORD, Clock, Node, build, running
+from tests.identity.node import ACTOR, PASSWORD, Clock, Node, build, running
 
 
 async def _login(node: Node, role: Role = Role.USER) -> str:
@@ -47,7 +49,7 @@ async def test_access_token_names_user_session_and_end(node: Node) -> None:
 
 async def test_agent_key_is_the_agent(node: Node) -> None:
     """A key made for an agent speaks for it, with all permissions of the role."""
-    issued = await node.accounts.issue_agent_key("agt_1", "worker", owner_id="usr_1")
+    issued = await node.api_keys.issue_agent_key("agt_1", "worker", ACTOR, owner_id="usr_1")
     principal = await node.authenticator.authenticate(issued.secret)
     assert (principal.principal_id, principal.agent_id) == ("agt_1", "agt_1")
     assert (principal.name, principal.role) == ("worker", Role.AGENT)
@@ -65,16 +67,15 @@ async def _make_key(
     expires_at: datetime | None = None,
 ) -> str:
     secret = API_KEY.encode(b"\x07" * API_KEY.entropy_bytes)
-    await node.store.create_api_key(
-        name="a key",
-        prefix=secret[:10],
-        key_hash=fingerprint(secret),
-        kind=PrincipalKind.USER,
-        role=role,
+    granted = KeyGrant(
+        "a key",
+        PrincipalKind.USER,
+        role,
         scopes=scopes,
         owner_id=owner_id,
         expires_at=expires_at,
     )
+    await node.key_store.insert(granted, KeptSecret(secret[:10], fingerprint(secret)), ACTOR)
     return secret
 
 
@@ -109,7 +110,7 @@ async def test_bad_checksum_costs_no_database(
     sqlite_node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key with a typing error, or a guess, is refused without a question."""
-    issued = await sqlite_node.accounts.issue_agent_key("agt_1", "worker")
+    issued = await sqlite_node.api_keys.issue_agent_key("agt_1", "worker", ACTOR)
 
     async def refuse(*_: object) -> None:
         raise AssertionError("the database was asked")
@@ -169,12 +170,12 @@ async def test_a_change_elsewhere_acts_within_a_second(node: Node, url: str, cha
     """Revoked keys, disabled users and new roles, seen by a node that had cached the old state."""
     user_id = await node.add_user("ann", Role.ADMIN)
     bearer = (await node.accounts.login("ann", PASSWORD)).access_token
-    key = (await node.accounts.issue_agent_key("agt_1", "worker")).secret
+    key = (await node.api_keys.issue_agent_key("agt_1", "worker", ACTOR)).secret
     async with running(build(url)) as other:
         assert (await other.authenticator.authenticate(bearer)).is_admin
         assert (await other.authenticator.authenticate(key)).agent_id == "agt_1"
         if change == "revoke-keys":
-            assert await node.accounts.revoke_agent_keys("agt_1") == 1
+            assert await node.api_keys.revoke_agent_keys("agt_1", ACTOR) == 1
             await _refused_within(1.0, other.authenticator, key)
         elif change == "disable":
             await node.store.change_user(user_id, disabled=True)
@@ -331,7 +332,7 @@ async def test_following_survives_an_unforeseen_failure(
 
 async def test_last_use_is_noted(node: Node) -> None:
     """A key that was used says when; at most once a minute."""
-    issued = await node.accounts.issue_agent_key("agt_1", "worker")
+    issued = await node.api_keys.issue_agent_key("agt_1", "worker", ACTOR)
     await node.authenticator.authenticate(issued.secret)
     async with asyncio.timeout(5):
         while True:
@@ -390,7 +391,7 @@ async def test_login_replaces_an_older_hash(sqlite_node: Node) -> None:
 
 async def test_api_key_has_no_session_to_end(node: Node) -> None:
     """Logging out with a key is a conflict, and the key stays."""
-    issued = await node.accounts.issue_agent_key("agt_1", "worker")
+    issued = await node.api_keys.issue_agent_key("agt_1", "worker", ACTOR)
     principal = await node.authenticator.authenticate(issued.secret)
     with pytest.raises(Conflict):
         await node.accounts.logout(principal)

@@ -14,7 +14,7 @@ from tests.identity.node import Node
 
 async def _ensure(node: Node, **given: str | None) -> FirstStart:
     return await ensure_bootstrap(
-        node.store, node.passwords, node.accounts, node.authenticator, **given
+        node.store, node.passwords, node.api_keys, node.authenticator, **given
     )
 
 

@@ -15,14 +15,14 @@ from sqlalchemy import text
 from hive.errors import InvalidToken
 from hive.identity_ports import TokenPair
 from hive.secrets import REFRESH_TOKEN, fingerprint
-from tests.identity.node import PASSWORD, Clock, Node, build
+from tests.identity.node import ACTOR, PASSWORD, Clock, Node, build
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # One of several processes: exchanges the token many times at once, and prints what each one gave.
 PROCESS = """
 import asyncio, json, sys
-from tests.identity.node import build
+from tests.identity.node import ACTOR, build
 
 async def main(url, token, times):
     node = build(url)
@@ -206,7 +206,7 @@ async def test_only_hashes_are_stored(sqlite_node: Node, sqlite_url: str) -> Non
     """No file of the database holds a token, a key or a password."""
     first = await _login(sqlite_node)
     second = await sqlite_node.accounts.refresh(first.refresh_token)
-    key = await sqlite_node.accounts.issue_agent_key("agt_1", "worker")
+    key = await sqlite_node.api_keys.issue_agent_key("agt_1", "worker", ACTOR)
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     content = b"".join(each.read_bytes() for each in path.parent.iterdir())
     assert fingerprint(second.refresh_token).encode() in content

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from hive.errors import Unavailable
-from hive.identity import PrincipalKind, UsernameTaken
+from hive.identity import UsernameTaken
 from hive.permissions import Role
 from storage.sql import revocations
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
-from tests.identity.node import Clock, Node
+from tests.identity.node import ACTOR, Clock, Node
 
 
 async def test_username_is_unique_whatever_its_case(node: Node) -> None:
@@ -76,15 +76,7 @@ async def test_ended_sessions_go_at_the_next_login(node: Node, clock: Clock) -> 
 async def test_concurrent_revocations_leave_no_hole(node: Node) -> None:
     """A follower that polls while many revoke at once misses none and sees each in order."""
     keys = [
-        await node.store.create_api_key(
-            name=f"key {n}",
-            prefix="azk_",
-            key_hash=f"{n:064d}",
-            kind=PrincipalKind.AGENT,
-            role=Role.AGENT,
-            agent_id=f"agt_{n}",
-        )
-        for n in range(40)
+        (await node.api_keys.issue_agent_key(f"agt_{n}", f"key {n}", ACTOR)).key for n in range(40)
     ]
     seen: list[str] = []
     position = 0
@@ -99,7 +91,7 @@ async def test_concurrent_revocations_leave_no_hole(node: Node) -> None:
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         tasks.create_task(follow())
         for key in keys:
-            tasks.create_task(node.store.revoke_api_keys(key_id=key.key_id))
+            tasks.create_task(node.key_store.revoke_of_agent(key.agent_id or "", ACTOR))
     assert sorted(seen) == sorted(key.key_id for key in keys)
     assert position == 40
 
@@ -114,12 +106,6 @@ async def test_only_so_many_revocations_are_kept(
         await node.store.change_user(user_id, role=role)
     changes = await node.store.changes_after(0)
     assert (changes.position, len(changes.subjects)) == (5, 3)
-
-
-async def test_revoking_keys_without_saying_which_is_a_mistake(sqlite_node: Node) -> None:
-    """An empty condition would revoke every key of the hive."""
-    with pytest.raises(ValueError, match="say which"):
-        await sqlite_node.store.revoke_api_keys()
 
 
 async def test_a_failed_unit_of_work_changes_nothing(node: Node) -> None:
