@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ed448, ed25519, rsa
 
 from hive.errors import InvalidToken, TokenExpired, Unauthenticated
 from hive.permissions import Role
+from hive.token_keys import TokenAlgorithm
+from server import key_material
 from server.keys import Keys, SigningKey, WeakSecretError
 from server.tokens import AccessTokens
 from tests.identity import forging
 from tests.identity.node import ISSUER, SECRET
 
 HS256 = Keys.derive(SECRET).signing[0]
+FORGE = forging.Forge(HS256)
 
 
 def _rsa_key(bits: int) -> SigningKey:
@@ -30,10 +33,17 @@ def rs256() -> SigningKey:
     return _rsa_key(2048)
 
 
+@pytest.fixture(scope="module")
+def forges(rs256: SigningKey) -> dict[str, forging.Forge]:
+    """Somebody with the key of each algorithm in the ring."""
+    eddsa = key_material.generate(TokenAlgorithm.EDDSA)
+    return {key.algorithm: forging.Forge(key) for key in (HS256, rs256, eddsa)}
+
+
 @pytest.fixture
-def tokens(rs256: SigningKey) -> AccessTokens:
-    """A ring of both kinds: the place where algorithms can be confused."""
-    return AccessTokens([HS256, rs256], issuer=ISSUER)
+def tokens(forges: dict[str, forging.Forge]) -> AccessTokens:
+    """A ring of all kinds: the place where algorithms can be confused."""
+    return AccessTokens([forge.key for forge in forges.values()], issuer=ISSUER)
 
 
 @pytest.fixture
@@ -47,10 +57,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def test_a_good_token_is_accepted(tokens: AccessTokens) -> None:
+@pytest.mark.parametrize("algorithm", TokenAlgorithm)
+def test_a_good_token_is_accepted(
+    tokens: AccessTokens, forges: dict[str, forging.Forge], algorithm: str
+) -> None:
     """What the corpus is made from does verify, or its refusals would prove nothing."""
-    good = forging.sign(forging.good_header(HS256), forging.good_claims(), HS256.private)
-    claims = tokens.verify(good)
+    claims = tokens.verify(forges[algorithm].good())
     assert (claims.user_id, claims.session_id) == (forging.USER_ID, forging.SESSION_ID)
     assert claims.role is Role.USER
 
@@ -68,19 +80,14 @@ def test_issued_token_verifies_and_says_who(tokens: AccessTokens) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["headers", "unsigned", "bent", "confused", "claims"])
+@pytest.mark.parametrize("algorithm", TokenAlgorithm)
 @pytest.mark.usefixtures("no_network")
-def test_forged_tokens_are_refused(tokens: AccessTokens, rs256: SigningKey, kind: str) -> None:
+def test_forged_tokens_are_refused(
+    tokens: AccessTokens, forges: dict[str, forging.Forge], algorithm: str
+) -> None:
     """Every one is 401, in at most 10 ms at its best of three, and reaches for no key elsewhere."""
-    corpus = {
-        "headers": forging.bad_headers(HS256),
-        "unsigned": forging.unsigned(HS256),
-        "bent": forging.bent(HS256),
-        "confused": forging.confused(rs256, HS256),
-        "claims": forging.bad_claims(HS256),
-    }
     accepted, slow, details = [], [], set()
-    for name, token in corpus[kind]:
+    for name, token in _corpus(forges, algorithm):
         seconds = []
         for _ in range(3):
             started = time.perf_counter()
@@ -97,24 +104,29 @@ def test_forged_tokens_are_refused(tokens: AccessTokens, rs256: SigningKey, kind
     assert slow == []
 
 
-def test_the_corpus_is_large_enough(rs256: SigningKey) -> None:
+@pytest.mark.parametrize("algorithm", TokenAlgorithm)
+def test_the_corpus_is_large_enough(forges: dict[str, forging.Forge], algorithm: str) -> None:
     """At least 60 forged tokens and every claim misused, all of them different."""
-    corpus = [
-        *forging.bad_headers(HS256),
-        *forging.unsigned(HS256),
-        *forging.bent(HS256),
-        *forging.confused(rs256, HS256),
-        *forging.bad_claims(HS256),
-    ]
+    corpus = list(_corpus(forges, algorithm))
     assert len({name for name, _ in corpus}) == len(corpus) >= 200
+
+
+def _corpus(forges: dict[str, forging.Forge], algorithm: str) -> Iterator[tuple[str, str]]:
+    forge = forges[algorithm]
+    yield from forging.bad_headers(forge)
+    yield from forging.unsigned(forge)
+    yield from forging.bent(forge)
+    yield from forging.bad_claims(forge)
+    if algorithm != "RS256":
+        yield from forging.confused(forges["RS256"], forge)
 
 
 def test_expired_token_is_told_apart(tokens: AccessTokens) -> None:
     """A token of ours that ran out says so, eleven seconds after its end and not nine."""
 
     def ending(ago: int) -> str:
-        claims = forging.good_claims(exp=int(time.time()) - ago)
-        return forging.sign(forging.good_header(HS256), claims, HS256.private)
+        claims = FORGE.claims(exp=int(time.time()) - ago)
+        return FORGE.sign(FORGE.header(), claims)
 
     with pytest.raises(TokenExpired) as caught:
         tokens.verify(ending(11))
@@ -124,7 +136,7 @@ def test_expired_token_is_told_apart(tokens: AccessTokens) -> None:
 
 def test_expired_token_with_a_bad_signature_is_just_invalid(tokens: AccessTokens) -> None:
     """Nobody learns from a forged token what time we think it is."""
-    forged = forging.sign(forging.good_header(HS256), forging.good_claims(exp=1), bytes(32))
+    forged = forging.sign(FORGE.header(), FORGE.claims(exp=1), bytes(32))
     with pytest.raises(InvalidToken):
         tokens.verify(forged)
 
@@ -188,12 +200,16 @@ def test_every_purpose_has_its_own_key() -> None:
         lambda: _rsa_key(1024),
         lambda: SigningKey("none", "none", None, None),
         lambda: SigningKey("es", "ES256", None, None),
+        lambda: SigningKey("text", "HS256", "x" * 32, "x" * 32),
+        lambda: SigningKey("swapped", "RS256", HS256.public, HS256.private),
+        lambda: SigningKey("swapped", "EdDSA", _rsa_key(2048).public, None),
+        lambda: SigningKey("448", "EdDSA", ed448.Ed448PrivateKey.generate().public_key(), None),
     ],
-    ids=["hs256-31-bytes", "rsa-1024", "none", "es256"],
+    ids=["hs256-31-bytes", "rsa-1024", "none", "es256", "text", "not-rsa", "not-ed", "ed448"],
 )
 def test_weak_signing_key_stops_the_start(entry: Callable[[], SigningKey]) -> None:
     """A key that is too short, or of an algorithm that we don't use, never enters a ring."""
-    with pytest.raises(ValueError, match=r"bits|bytes|is not one of"):
+    with pytest.raises(ValueError, match=r"bits|bytes|not one of"):
         AccessTokens([entry()], issuer=ISSUER)
 
 
