@@ -40,6 +40,7 @@ from agentzero_client.runtime.failures import (
     TaskCancelledError,
     TaskError,
 )
+from agentzero_client.signing import Signer
 from agentzero_client.sync_client import Client
 from agentzero_client.watch import AsyncWatch
 
@@ -70,6 +71,7 @@ __all__ = [
     "RateLimitedError",
     "RetryPolicy",
     "RunningTask",
+    "Signer",
     "Task",
     "TaskCancelledError",
     "TaskContext",

@@ -19,6 +19,7 @@ from agentzero_client.resources.hive import AsyncHive
 from agentzero_client.resources.leases import AsyncLeases
 from agentzero_client.resources.tasks import AsyncTasks
 from agentzero_client.retrying import RetryPolicy
+from agentzero_client.signing import Signer
 from agentzero_client.waiting import TaskEnds
 from agentzero_client.watch import AsyncWatch
 
@@ -30,8 +31,9 @@ class AsyncClient:
 
     `base_url` defaults to AGENTZERO_SERVER, then `http://127.0.0.1:8000`. The credential is a
     `token` (an access token), an `api_key`, or `username` and `password` (logs in at first use and
-    keeps the session fresh); with none of them AGENTZERO_API_KEY. `timeout_seconds` bounds each
-    request, a connection has 5 s. Raises ValueError for arguments that don't fit together.
+    keeps the session fresh); with none of them AGENTZERO_API_KEY. A `signer` signs every request
+    (`agentzero_client.signing`). `timeout_seconds` bounds each request, a connection has 5 s.
+    Raises ValueError for arguments that don't fit together.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class AsyncClient:
         timeout_seconds: float = 30.0,
         retries: RetryPolicy | None = None,
         trust_env: bool = True,
+        signer: Signer | None = None,
     ) -> None:
         self._http = Http(
             server_url(base_url),
@@ -52,6 +55,7 @@ class AsyncClient:
             timeout_seconds=timeout_seconds,
             retries=retries,
             trust_env=trust_env,
+            signer=signer,
         )
         self._ends = TaskEnds(self.watch)
         self._watches: weakref.WeakSet[AsyncWatch] = weakref.WeakSet()

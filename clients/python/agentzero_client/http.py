@@ -22,6 +22,7 @@ from agentzero_client.errors import (
 )
 from agentzero_client.json_codec import NotJsonError, decode, encode
 from agentzero_client.retrying import Repeat, RetryPolicy, retry_after_seconds
+from agentzero_client.signing import Signer
 
 CONNECT_SECONDS = 5.0
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -46,11 +47,13 @@ class Http:
         timeout_seconds: float = 30.0,
         retries: RetryPolicy | None = None,
         trust_env: bool = True,
+        signer: Signer | None = None,
     ) -> None:
         self.base_url = base_url
         self.credentials = credentials
         self.trust_env = trust_env
         self._retries = retries or RetryPolicy()
+        self._signer = signer
         self._timeout_seconds = timeout_seconds
         self._client = httpx.AsyncClient(
             base_url=base_url,
@@ -105,8 +108,9 @@ class Http:
         token = await self.token()
         try:
             return await self._repeated(method, path, params, body, repeat, timeout_seconds, token)
-        except AuthenticationError:
-            if not await self.renew_token(token):
+        except AuthenticationError as error:
+            # A signature is refused whatever the credential.
+            if error.code.startswith("signature-") or not await self.renew_token(token):
                 raise
         token = await self.token()
         return await self._repeated(method, path, params, body, repeat, timeout_seconds, token)
@@ -153,7 +157,7 @@ class Http:
             headers["Content-Type"] = "application/json"
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
-            response = await self._client.request(
+            request = self._client.build_request(
                 method,
                 path,
                 params=params,
@@ -161,6 +165,9 @@ class Http:
                 headers=headers,
                 timeout=httpx.Timeout(limit, connect=min(limit, CONNECT_SECONDS)),
             )
+            if self._signer is not None and token is not None:
+                self._signer.sign(request)
+            response = await self._client.send(request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise ConnectionFailedError(

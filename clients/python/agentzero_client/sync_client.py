@@ -17,6 +17,7 @@ from agentzero_client.resources.hive import AsyncHive
 from agentzero_client.resources.leases import AsyncLeases
 from agentzero_client.resources.tasks import AsyncTasks
 from agentzero_client.retrying import RetryPolicy
+from agentzero_client.signing import Signer
 from agentzero_client.watch import AsyncWatch
 
 
@@ -154,6 +155,7 @@ class Client(BlockingClient):
         timeout_seconds: float = 30.0,
         retries: RetryPolicy | None = None,
         trust_env: bool = True,
+        signer: Signer | None = None,
     ) -> None:
         asynchronous = AsyncClient(
             base_url,
@@ -164,6 +166,7 @@ class Client(BlockingClient):
             timeout_seconds=timeout_seconds,
             retries=retries,
             trust_env=trust_env,
+            signer=signer,
         )
         self._thread = LoopThread()
         self._closed = False
