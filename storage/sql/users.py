@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as SqlSession
 from typeid import TypeID
@@ -29,10 +29,10 @@ from hive.users import (
     apply_change,
     require_other_admin,
 )
-from storage.sql import outbox, revocations
+from storage.sql import api_key_events, outbox, revocations
 from storage.sql.database import Database
 from storage.sql.models import ApiKeyRow, SessionRow, SigningKeyRow, UserRow
-from storage.sql.records import user_of
+from storage.sql.records import api_key_of, user_of
 from storage.sql.sessions import delete_sessions, end_sessions, others
 
 
@@ -260,34 +260,20 @@ def _store_password(
 
 def _revoke_keys(sql: SqlSession, user_id: str, now: datetime, actor: Actor) -> tuple[str, ...]:
     """Revoke the user's own keys; those of agents that the user registered stay the agents'."""
-    rows = sql.execute(
-        update(ApiKeyRow)
+    rows = sql.scalars(
+        select(ApiKeyRow)
         .where(
             ApiKeyRow.owner_id == user_id,
             ApiKeyRow.kind == PrincipalKind.USER.value,
             ApiKeyRow.revoked_at.is_(None),
         )
-        .values(revoked_at=now)
-        .returning(ApiKeyRow.key_id, ApiKeyRow.name, ApiKeyRow.role, ApiKeyRow.scopes)
-        .execution_options(synchronize_session=False)
+        .order_by(ApiKeyRow.key_id)
+        .with_for_update()
     ).all()
-    for key_id, name, role, scopes in rows:
-        outbox.record(
-            sql,
-            "api_key.revoked",
-            key_id,
-            now=now,
-            actor=actor,
-            owner=user_id,
-            data={
-                "key_id": key_id,
-                "name": name,
-                "owner_id": user_id,
-                "role": role,
-                "scopes": scopes,
-            },
-        )
-    keys = tuple(row[0] for row in rows)
+    for row in rows:
+        row.revoked_at = now
+        api_key_events.tell(sql, "api_key.revoked", api_key_of(row), actor, now)
+    keys = tuple(row.key_id for row in rows)
     revocations.record_all(sql, keys, now)
     return keys
 

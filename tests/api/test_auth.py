@@ -6,7 +6,9 @@ import uuid
 
 import pytest
 
+from hive.changes import Actor
 from hive.permissions import ROLE_PERMISSIONS, Role
+from hive.users import UserChange
 from tests.api.running import PASSWORD, Agent, Api, RunningNode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -50,7 +52,7 @@ async def test_refusals_of_a_login_are_alike(node: RunningNode, anonymous: Api) 
     """Unknown user, wrong password and disabled user can't be told apart."""
     name = f"gone-{uuid.uuid4().hex[:8]}"
     user_id = await node.add_user(name, Role.USER)
-    await node.accounts._store.change_user(user_id, disabled=True)
+    await node.node.services.users.update(user_id, UserChange(disabled=True), Actor("test"))
     answers = [
         await anonymous.refused(401, "POST", f"{AUTH}/login", json=credentials)
         for credentials in (
@@ -175,8 +177,7 @@ async def test_changed_role_counts_at_once(node: RunningNode) -> None:
     user_id = await node.add_user(name, Role.ADMIN)
     api = await node.log_in(name)
     await api.ok("POST", "/api/v1/agents", json={"name": name})
-    await node.accounts._store.change_user(user_id, role=Role.VIEWER)
-    node.accounts._revocations.announce(user_id)
+    await node.node.services.users.update(user_id, UserChange(Role.VIEWER), Actor("test"))
     await api.refused(403, "POST", "/api/v1/agents", json={"name": f"{name}-2"})
     assert (await api.ok("GET", f"{AUTH}/me"))["role"] == "viewer"
 

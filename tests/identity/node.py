@@ -16,11 +16,15 @@ from server.keys import Keys
 from server.login_guard import LoginGuard
 from server.passwords import Passwords
 from server.revocations import Revocations
+from server.sessions import StoredSessions
 from server.tokens import AccessTokens
+from server.users import StoredUsers
 from storage.sql.api_keys import SqlApiKeys
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
 from storage.sql.login_failures import SqlLoginFailures
+from storage.sql.sessions import SqlSessions
+from storage.sql.users import SqlUsers
 
 SECRET = bytes(range(32))
 ACTOR = Actor("usr_actor", "req_1", "aud_1")
@@ -55,6 +59,8 @@ class Node:
     revocations: Revocations
     authenticator: Authenticator
     accounts: SqlAccounts
+    users: StoredUsers
+    sessions: StoredSessions
     api_keys: StoredApiKeys
     key_store: SqlApiKeys
 
@@ -74,6 +80,7 @@ def build(url: str, clock: Callable[[], datetime] | None = None) -> Node:
     tokens = AccessTokens(keys.signing, issuer=ISSUER)
     revocations = Revocations(store)
     key_store = SqlApiKeys(database)
+    guard = LoginGuard(SqlLoginFailures(database), keys.accounts)
     return Node(
         database=database,
         store=store,
@@ -90,8 +97,12 @@ def build(url: str, clock: Callable[[], datetime] | None = None) -> Node:
             tokens=tokens,
             keys=keys,
             revocations=revocations,
-            guard=LoginGuard(SqlLoginFailures(database), keys.accounts),
+            guard=guard,
         ),
+        users=StoredUsers(
+            SqlUsers(database), passwords=passwords, guard=guard, announce=revocations.announce
+        ),
+        sessions=StoredSessions(SqlSessions(database), announce=revocations.announce),
     )
 
 
