@@ -8,7 +8,7 @@ from handlers.context import Context, Reply
 from hive.identity_ports import TokenPair
 
 
-async def login(context: Context, *, body: dict[str, Any]) -> dict[str, Any]:
+async def login(context: Context, *, body: dict[str, Any]) -> Reply:
     """Exchange a name and a password for tokens."""
     return _tokens(
         await context.services.identity.login(
@@ -22,7 +22,7 @@ async def login(context: Context, *, body: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-async def refresh(context: Context, *, body: dict[str, Any]) -> dict[str, Any]:
+async def refresh(context: Context, *, body: dict[str, Any]) -> Reply:
     """Exchange a refresh token for its successor and a new access token."""
     return _tokens(await context.services.identity.refresh(body["refresh_token"]))
 
@@ -61,15 +61,20 @@ async def change_password(context: Context, *, body: dict[str, Any]) -> Reply:
     return Reply({"message": "Password changed"})
 
 
-async def create_ws_ticket(context: Context, *, body: dict[str, Any] | None = None) -> Reply:
+async def create_ws_ticket(
+    context: Context, *, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Get a ticket for one WebSocket."""
-    raise NotImplementedError
+    del body  # The contract takes an empty object, because many clients can't send none.
+    ticket = await context.services.tickets.issue(context.caller)
+    return {"ticket": ticket.secret, "expires_in": ticket.expires_in}
 
 
-def _tokens(pair: TokenPair) -> dict[str, Any]:
-    return {
+def _tokens(pair: TokenPair) -> Reply:
+    body = {
         "access_token": pair.access_token,
         "refresh_token": pair.refresh_token,
         "token_type": "bearer",
         "expires_in": pair.expires_in,
     }
+    return Reply(body, principal=pair.principal)

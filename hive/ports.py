@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from hive.agents import Agent, AgentStatus
 from hive.api_key_ports import ApiKeys
+from hive.audit_ports import AuditReader
 from hive.changes import Actor, Change
 from hive.events import Audience, Event
 from hive.identity_ports import Accounts
@@ -21,6 +22,7 @@ from hive.signing_ports import SigningKeys
 from hive.system_settings import System
 from hive.task_spec import TaskPriority
 from hive.tasks import Task, TaskStatus
+from hive.tickets import Tickets
 from hive.token_keys import TokenKeys
 from hive.user_ports import Sessions, Users
 
@@ -245,12 +247,14 @@ class Services:
     users: Users
     sessions: Sessions
     system: System
+    tickets: Tickets
     token_keys: TokenKeys
     signing_keys: SigningKeys
     agents: Agents
     tasks: Tasks
     logs: TaskLogs
     events: EventLog
+    audit: AuditReader
     dispatcher: Dispatcher
     dependencies: Dependencies
     presence: Presence

@@ -1,4 +1,4 @@
-"""The text form of opaque secrets: `azk_` API keys and `azr_` refresh tokens.
+"""The text form of opaque secrets: `azk_` API keys, `azr_` refresh tokens, `azt_` tickets.
 
 A secret is a prefix, a fixed number of base62 digits and six base62 digits of CRC-32 over all that
 stands before. The checksum proves nothing; it lets typing errors and scanners' guesses be refused
@@ -48,6 +48,7 @@ class SecretFormat:
 
 API_KEY = SecretFormat(prefix="azk_", entropy_bytes=24)
 REFRESH_TOKEN = SecretFormat(prefix="azr_", entropy_bytes=32)
+WS_TICKET = SecretFormat(prefix="azt_", entropy_bytes=24)
 
 
 def fingerprint(secret: str) -> str:

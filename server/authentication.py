@@ -80,20 +80,13 @@ class Authenticator:
         known = await self._ask(claims.session_id, self._load_session)
         session, user = known.session, known.user
         now = datetime.now(UTC)
-        if session is None or user is None or user.disabled or not session.is_live(now):
-            raise InvalidToken(reason="the session is over", session_id=claims.session_id)
+        if session is None:
+            raise InvalidToken(reason="the session is unknown", session_id=claims.session_id)
         if session.user_id != claims.user_id:
             raise InvalidToken(reason="the session is of another user")
+        principal = principal_of_session(session, user, now, expires_at=claims.expires_at)
         self._touch(session.session_id, session.last_seen_at, now)
-        # The role that counts is today's; the token's is only for those who read tokens.
-        return Principal(
-            principal_id=user.user_id,
-            name=user.username,
-            role=user.role,
-            permissions=permissions_of(user.role),
-            session_id=session.session_id,
-            expires_at=float(min(claims.expires_at, session.expires_at.timestamp())),
-        )
+        return principal
 
     async def _by_api_key(self, bearer: str, address: str | None) -> Principal:
         if not API_KEY.is_well_formed(bearer):
@@ -101,21 +94,11 @@ class Authenticator:
         known = await self._ask(fingerprint(bearer), self._load_key)
         key = known.key
         now = datetime.now(UTC)
-        if key is None or not key.is_live(now):
-            raise InvalidToken(reason="the API key is unknown, revoked or expired")
-        if not key.is_allowed_from(address):
-            raise Forbidden("This API key may not be used from this address.", key_id=key.key_id)
-        principal_id, name, role = _holder(key, known.user)
+        if key is None:
+            raise InvalidToken(reason="the API key is unknown")
+        principal = principal_of_key(key, known.user, address, now)
         self._touch(key.key_id, key.last_used_at, now)
-        return Principal(
-            principal_id=principal_id,
-            name=name,
-            role=role,
-            permissions=permissions_of(role, key.scopes),
-            key_id=key.key_id,
-            agent_id=key.agent_id,
-            expires_at=key.expires_at.timestamp() if key.expires_at else None,
-        )
+        return principal
 
     async def _load_session(self, session_id: str) -> _Known:
         asked_at = time.monotonic()
@@ -182,6 +165,50 @@ class Authenticator:
             await self._store.touch(subject_id)
         except Unavailable as error:
             log.warning("the use of %s was not noted: %s", subject_id, error)
+
+
+def principal_of_session(
+    session: Session, user: User | None, now: datetime, *, expires_at: float
+) -> Principal:
+    """Whom a session speaks for; `expires_at` is the end of its access token.
+
+    Raises InvalidToken when the session is over, or its user gone or disabled.
+    """
+    if user is None or user.disabled or not session.is_live(now):
+        raise InvalidToken(reason="the session is over", session_id=session.session_id)
+    # The role that counts is today's; the token's is only for those who read tokens.
+    return Principal(
+        principal_id=user.user_id,
+        name=user.username,
+        role=user.role,
+        permissions=permissions_of(user.role),
+        session_id=session.session_id,
+        expires_at=float(min(expires_at, session.expires_at.timestamp())),
+    )
+
+
+def principal_of_key(
+    key: ApiKey, owner: User | None, address: str | None, now: datetime
+) -> Principal:
+    """Whom an API key speaks for that came from the address.
+
+    Raises InvalidToken when the key is over, or its owner gone or disabled; Forbidden when it is
+    not allowed from there.
+    """
+    if not key.is_live(now):
+        raise InvalidToken(reason="the API key is revoked or expired", key_id=key.key_id)
+    if not key.is_allowed_from(address):
+        raise Forbidden("This API key may not be used from this address.", key_id=key.key_id)
+    principal_id, name, role = _holder(key, owner)
+    return Principal(
+        principal_id=principal_id,
+        name=name,
+        role=role,
+        permissions=permissions_of(role, key.scopes),
+        key_id=key.key_id,
+        agent_id=key.agent_id,
+        expires_at=key.expires_at.timestamp() if key.expires_at else None,
+    )
 
 
 def _holder(key: ApiKey, owner: User | None) -> tuple[str, str, Role]:

@@ -29,7 +29,7 @@ from server.addresses import AddressResolver
 from server.agent_links import AgentLinks
 from server.api_keys import StoredApiKeys
 from server.app import HiveApplication, make_app, make_http_server
-from server.audit import Audit
+from server.audit_trail import AuditTrail
 from server.authentication import Authenticator
 from server.authorization import Authorization
 from server.binding import BoundOperation, bind
@@ -67,11 +67,13 @@ from server.settings import Settings, SettingsError
 from server.signatures import Signatures
 from server.signing_keys import SealedSigningKeys
 from server.system_settings import LiveSettings
+from server.tickets import WsTickets
 from server.token_keys import SealedTokenKeys
 from server.tokens import AccessTokens
 from server.users import StoredUsers
 from server.websocket import Realtime
 from storage.mongo.agents import MongoAgents
+from storage.mongo.audit import MongoAudit
 from storage.mongo.client import (
     open_client,
     open_database,
@@ -86,6 +88,7 @@ from storage.mongo.stream import MongoChangeFeed
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
 from storage.sql.api_keys import SqlApiKeys
+from storage.sql.audit_checkpoints import SqlCheckpoints
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
 from storage.sql.login_failures import SqlLoginFailures
@@ -94,6 +97,7 @@ from storage.sql.outbox import SqlOutbox
 from storage.sql.sessions import SqlSessions
 from storage.sql.signing_keys import SqlSigningKeys
 from storage.sql.system_settings import SqlSystemSettings
+from storage.sql.tickets import SqlTickets
 from storage.sql.token_keys import SqlTokenKeys
 from storage.sql.users import SqlUsers
 
@@ -132,6 +136,7 @@ class Store:
     sweeps: MongoSweeps
     feed: MongoChangeFeed
     leadership: MongoLeadership
+    audit: MongoAudit
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +166,11 @@ class _Identity:
     passwords: Passwords
     store: SqlIdentity
     outbox: SqlOutbox
+    checkpoints: SqlCheckpoints
     users: StoredUsers
     sessions: StoredSessions
     system: LiveSettings
+    tickets: WsTickets
 
 
 @asynccontextmanager
@@ -177,6 +184,17 @@ async def open_node(
         store = await _open_store(stack, settings, mongodb_uri)
         hub = Hub(store.events)
         node_id = directory.node_id()
+        trail = AuditTrail(
+            store.audit,
+            identity.checkpoints,
+            store.leadership,
+            keys.audit,
+            node_id=node_id,
+            operations=[bound.operation for bound in interface.operations.values()],
+            retention_days=settings.audit_retention_days,
+        )
+        await trail.open()
+        stack.push_async_callback(trail.close)
         identifiers = TypeIdentifiers()
         dispatcher = NodeDispatcher(
             store.tasks,
@@ -211,6 +229,7 @@ async def open_node(
             Duty(REAPER, store.leadership, node_id, reaper.work),
             Duty(KEY_EXPIRY, store.leadership, node_id, KeyExpiry(identity.key_store).work),
             Duty(OUTBOX, store.leadership, node_id, relay.work),
+            trail.duty,
         )
         readiness = Readiness(store.events, identity.revocations, recorder, duties[0])
         services = Services(
@@ -219,12 +238,14 @@ async def open_node(
             users=identity.users,
             sessions=identity.sessions,
             system=identity.system,
+            tickets=identity.tickets,
             token_keys=identity.token_keys,
             signing_keys=identity.signing_keys,
             agents=store.agents,
             tasks=store.tasks,
             logs=store.logs,
             events=store.events,
+            audit=store.audit,
             dispatcher=dispatcher,
             dependencies=releaser,
             presence=presence,
@@ -236,7 +257,6 @@ async def open_node(
             readiness=readiness.check,
         )
         authorization = Authorization(identity.system)
-        audit = Audit()
         app = make_app(
             interface.operations,
             services,
@@ -247,17 +267,19 @@ async def open_node(
                 identity.nonces,
                 signing_required=lambda: identity.system.current.signing_required,
             ),
-            audit=audit,
+            audit=trail.audit,
             trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,
             referee=_referee(settings),
         )
+        app.pipeline.new_call_id = trail.identifiers.new
         invoker = Invoker(
             interface.operations,
             services,
             authorization=authorization,
-            audit=audit,
+            audit=trail.audit,
             new_identifier=identifiers.new,
+            new_call_id=trail.identifiers.new,
         )
         links = AgentLinks(services, invoker)
         hub.subscribe(links.heard)
@@ -268,6 +290,7 @@ async def open_node(
         realtime = Realtime(
             interface.contract,
             identity.authenticator.authenticate,
+            identity.tickets.redeem,
             hub,
             peers,
             links,
@@ -288,7 +311,7 @@ async def open_node(
             directory.write_operator_key(first_start.operator_key)
         await hub.start()
         stack.push_async_callback(hub.stop)
-        _start(stack, presence, releaser, *duties)
+        _start(stack, presence, releaser, trail.auditor, *duties)
         stack.push_async_callback(links.stop)
         _start(stack, dispatcher, peers)
         yield Node(
@@ -423,11 +446,13 @@ async def _open_identity(
             SqlSigningKeys(database), Seal(keys.sealing), revocations, TypeIdentifiers()
         ),
         nonces=SqlNonces(database),
+        tickets=WsTickets(SqlTickets(database), revocations),
         authenticator=authenticator,
         revocations=revocations,
         passwords=passwords,
         store=store,
         outbox=outbox,
+        checkpoints=SqlCheckpoints(database),
         system=system,
         users=users,
         sessions=sessions,
@@ -492,9 +517,10 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> St
     logs = MongoTaskLogs(database, tasks)
     notices = MongoNotices(database)
     events = MongoEventLog(database)
+    audit = MongoAudit(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
-    for prepared in (agents, tasks, logs, notices, events):
+    for prepared in (agents, tasks, logs, notices, events, audit):
         await prepared.prepare()
     return Store(
         agents=agents,
@@ -505,6 +531,7 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> St
         sweeps=MongoSweeps(tasks, agents),
         feed=MongoChangeFeed(open_database(stream_client, settings.mongodb_database), database),
         leadership=MongoLeadership(database),
+        audit=audit,
     )
 
 

@@ -1,11 +1,15 @@
-"""What the upgrade request of a WebSocket says: origin, subprotocols, credential."""
+"""What the upgrade request of a WebSocket says: origin, subprotocols, credential.
+
+The credential is the first that is present of `Authorization`, `?ticket=`, the subprotocol
+`agentzero.bearer.` and `?token=`. Cookies are none.
+"""
 
 from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 SUBPROTOCOL: Final = "agentzero.v1"
@@ -26,6 +30,14 @@ class Offer:
     selected: str | None
     is_unknown: bool
     credential: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What came with the handshake. A ticket is no bearer token, and the other way round."""
+
+    text: str = field(repr=False)
+    is_ticket: bool = False
 
 
 def is_allowed_origin(origins: Sequence[str], allowed: Iterable[str], own: str) -> bool:
@@ -52,18 +64,31 @@ def read_offer(header: str) -> Offer:
 
 
 def read_credential(
-    authorization: Sequence[str], offered: str | None, query: Sequence[str]
-) -> str | None:
-    """The first that is present of header, subprotocol and query; None: a frame has to bring it."""
-    found: str | None = None
+    authorization: Sequence[str],
+    tickets: Sequence[str],
+    offered: str | None,
+    tokens: Sequence[str],
+) -> Credential | None:
+    """The first that is present of header, ticket, subprotocol and token.
+
+    None: a frame has to bring it.
+    """
     bearers = [match[1] for text in authorization if (match := _BEARER.fullmatch(text.strip()))]
     if bearers:
-        found = bearers[0] if len(authorization) == 1 else NO_CREDENTIAL
-    elif offered is not None:
-        found = offered
-    elif query:
-        found = query[0] if len(query) == 1 else NO_CREDENTIAL
-    return NO_CREDENTIAL if found is not None and len(found) > MAX_CREDENTIAL else found
+        return _credential(bearers[0] if len(authorization) == 1 else NO_CREDENTIAL)
+    if tickets:
+        return _credential(_only(tickets), is_ticket=True)
+    if offered is not None:
+        return _credential(offered)
+    return _credential(_only(tokens)) if tokens else None
+
+
+def _only(values: Sequence[str]) -> str:
+    return values[0] if len(values) == 1 else NO_CREDENTIAL
+
+
+def _credential(text: str, *, is_ticket: bool = False) -> Credential:
+    return Credential(NO_CREDENTIAL if len(text) > MAX_CREDENTIAL else text, is_ticket)
 
 
 def _decode(encoded: str) -> str:

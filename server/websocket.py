@@ -58,10 +58,11 @@ class UpgradeRequired(HiveError):
 
 @dataclass(frozen=True, slots=True)
 class Realtime:
-    """What the handlers need. `start` and `stop` are those of its parts."""
+    """What the handlers need. `redeem` is for tickets what `authenticate` is for bearer tokens."""
 
     contract: Contract
     authenticate: Authenticate
+    redeem: Authenticate
     hub: Hub
     peers: Peers
     links: AgentLinks
@@ -164,6 +165,7 @@ class RealtimeHandler(WebSocketHandler):
         self._offer: Offer = read_offer(self.request.headers.get("Sec-WebSocket-Protocol", ""))
         self._credential = read_credential(
             self.request.headers.get_list("Authorization"),
+            self._query("ticket"),
             self._offer.credential,
             self._query("token"),
         )
@@ -196,7 +198,7 @@ class RealtimeHandler(WebSocketHandler):
         try:
             self._peer = self.make_peer(protocol, **path)
             self.realtime.peers.add(self._peer)
-            await self._peer.open(self._credential)
+            await self._peer.open(self._credential.text if self._credential else None)
         except Exception:
             # Nobody is left without a code.
             log.exception("socket.open_failed")
@@ -239,7 +241,11 @@ class RealtimeHandler(WebSocketHandler):
             "session": self.realtime.identifiers.new("con"),
             "address": self.address,
             "messages": self.realtime.contract.messages,
-            "authenticate": self.realtime.authenticate,
+            "authenticate": (
+                self.realtime.redeem
+                if self._credential and self._credential.is_ticket
+                else self.realtime.authenticate
+            ),
             "registry": self.realtime.peers,
             "limits": limits,
         }

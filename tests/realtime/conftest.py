@@ -34,6 +34,7 @@ from tests.realtime.fakes import (
     FakeLog,
     FakeTasks,
     authenticate,
+    redeem,
 )
 
 
@@ -121,6 +122,7 @@ async def make_node(contract: Contract) -> AsyncIterator[Callable[..., Any]]:
         realtime = Realtime(
             contract,
             authenticate,
+            redeem,
             hub,
             peers,
             links,
