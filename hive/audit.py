@@ -122,10 +122,15 @@ def genesis(boot: str) -> str:
     return hashlib.sha256(f"agentzero/audit/{boot}".encode()).hexdigest()
 
 
+def canonical(record: Record) -> bytes:
+    """The canonical JSON of a record (RFC 8785): the form that is hashed, and exported."""
+    return _CANONICAL.encode(record).encode("utf-8", "replace")
+
+
 def hash_of(record: Record) -> str:
     """SHA-256 in hex over the canonical JSON of all fields but `hash`."""
     hashed = {name: value for name, value in record.items() if name != "hash"}
-    return hashlib.sha256(_CANONICAL.encode(hashed).encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(canonical(hashed)).hexdigest()
 
 
 def chain(
@@ -288,6 +293,7 @@ __all__ = [
     "ChainPoint",
     "PointKind",
     "Record",
+    "canonical",
     "chain",
     "clean",
     "first_id_at",

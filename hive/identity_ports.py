@@ -15,11 +15,15 @@ FIRST_START = Actor("system:first-start")
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """What a login or a refresh gives. `expires_in` is the access token's life in seconds."""
+    """What a login or a refresh gives. `expires_in` is the access token's life in seconds.
+
+    `principal` is who has logged in.
+    """
 
     access_token: str
     refresh_token: str
     expires_in: int
+    principal: Principal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import secrets
 
 from hive.changes import Actor
 from hive.errors import Conflict, InvalidCredentials, InvalidToken
-from hive.identity import Exchange, Session, User
+from hive.identity import Exchange, Session, User, permissions_of
 from hive.identity_ports import IdentityStore, TokenPair
 from hive.permissions import Principal
 from hive.secrets import REFRESH_TOKEN, fingerprint
@@ -100,4 +100,11 @@ class SqlAccounts:
 
     def _pair(self, user: User, session: Session, refresh_token: str) -> TokenPair:
         access = self._tokens.issue(user.user_id, session.session_id, user.role)
-        return TokenPair(access.encoded, refresh_token, access.lifetime_seconds)
+        principal = Principal(
+            user.user_id,
+            user.username,
+            user.role,
+            permissions_of(user.role),
+            session_id=session.session_id,
+        )
+        return TokenPair(access.encoded, refresh_token, access.lifetime_seconds, principal)

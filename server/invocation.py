@@ -59,12 +59,14 @@ class Invoker:
         authorization: Permits,
         audit: Audits,
         new_identifier: Callable[[str], str],
+        new_call_id: Callable[[], str] | None = None,
     ) -> None:
         self._operations = operations
         self._services = services
         self._authorization = authorization
         self._audit = audit
         self._new_identifier = new_identifier
+        self._new_call_id = new_call_id or (lambda: new_identifier("aud"))
 
     async def invoke(
         self,
@@ -79,7 +81,7 @@ class Invoker:
         bound = self._operations[operation_id]
         operation = bound.operation
         request_id = self._new_identifier("req")
-        call = Call(self._new_identifier("aud"), request_id, "websocket", address)
+        call = Call(self._new_call_id(), request_id, "websocket", address)
         call.operation, call.principal = operation, principal
         with request_log(request_id):
             try:
@@ -91,7 +93,10 @@ class Invoker:
                 call.resource = _named(operation, parameters)
                 await self._audit.admit(call)
                 context = Context(principal, request_id, address, self._services, call.call_id)
-                outcome = _outcome(operation, await bound.call(context, arguments))
+                result = await bound.call(context, arguments)
+                reply = result if isinstance(result, Reply) else Reply(result)
+                call.learn(reply.principal, reply.headers)
+                outcome = _outcome(operation, reply)
             except Exception as error:  # noqa: BLE001 - every condition becomes an outcome
                 outcome = _problem(operation, parameters, request_id, error)
             try:
@@ -101,8 +106,7 @@ class Invoker:
         return outcome
 
 
-def _outcome(operation: Operation, result: Any) -> Outcome:
-    reply = result if isinstance(result, Reply) else Reply(result)
+def _outcome(operation: Operation, reply: Reply) -> Outcome:
     status = operation.success.status if reply.status is None else reply.status
     return Outcome(status, RawJson(reply.body) if isinstance(reply.body, bytes) else reply.body)
 

@@ -94,6 +94,11 @@ class Operation:
         return self.method not in ("GET", "HEAD")
 
     @property
+    def audited(self) -> bool:
+        """Whether its calls are recorded; `x-audit: none` says that they are not."""
+        return bool(self.extensions.get("x-audit") != "none")
+
+    @property
     def argument_names(self) -> frozenset[str]:
         """The keywords that the handler takes, `body` included."""
         names = {parameter.argument for parameter in self.parameters}

@@ -31,6 +31,7 @@ from server.rest import RestHandler
 EDGE_STATUSES = frozenset({307, 405, 413, 414, 431})
 _NAME = "openapi.yaml"
 YAML = "application/yaml"
+JSON_LINES = "application/x-ndjson"
 _OK = range(200, 300)
 
 
@@ -89,7 +90,11 @@ class Referee:
         document["servers"] = [{"url": "/"}]
         config = Config(
             spec_validator_cls=None,
-            extra_media_type_deserializers={PROBLEM_JSON: json.loads, YAML: bytes.decode},
+            extra_media_type_deserializers={
+                PROBLEM_JSON: json.loads,
+                YAML: bytes.decode,
+                JSON_LINES: bytes.decode,
+            },
         )
         self._openapi = OpenAPI.from_dict(document, config=config)
         self._problem = Documents({_NAME: (b"", document)}).compile(

@@ -106,6 +106,7 @@ class RestHandler(RequestHandler):
         self.pipeline.running += 1
         self._counted = True
         request = self.request
+        _ = self.call  # It begins now.
         # This class counts the body itself, so that it can answer with a problem.
         if isinstance(request.connection, HTTP1Connection):
             request.connection.set_max_body_size(_NO_LIMIT)

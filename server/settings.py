@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     agent_timeout_seconds: int = Field(45, ge=1, le=3_600)
     cancel_grace_seconds: int = Field(30, ge=1, le=3_600)
     event_retention_days: int = Field(7, ge=1, le=365)
+    audit_retention_days: int = Field(90, ge=1, le=3_650)
     drain_seconds: int = Field(10, ge=1, le=14)
 
     @property

@@ -74,6 +74,10 @@ class Unaudited:
 
     async def record(self, call: Call, status: int, code: str | None) -> None:
         """Note it."""
+        self.note(call, status, code)
+
+    def note(self, call: Call, status: int, code: str | None) -> None:
+        """Note it."""
         self.recorded.append((call, status, code))
 
 
