@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
 from handlers.context import Context, Reply
+from handlers.pages import page_position, page_reply
+from hive.audit import AuditOutcome, Record, canonical
+from hive.audit_ports import AuditFilter
+from hive.errors import Invalid
+
+PATH = "/api/v1/audit"
+EXPORTED = 2_000
 
 
 async def list_audit_records(
@@ -17,8 +28,26 @@ async def list_audit_records(
     limit: int,
     cursor: str | None,
 ) -> Reply:
-    """List audit records."""
-    raise NotImplementedError
+    """The newest records first."""
+    query = {
+        "actor": actor,
+        "operation": operation,
+        "outcome": outcome,
+        "resource": resource,
+        "since": since,
+        "until": until,
+    }
+    before = page_position(context, "list_audit_records", cursor)
+    records = await context.services.audit.list(_filter(query), before=before, limit=limit + 1)
+    page = records[:limit]
+    return page_reply(
+        context,
+        "list_audit_records",
+        PATH,
+        page,
+        last=page[-1]["record_id"] if len(records) > limit else None,
+        query={**query, "limit": limit},
+    )
 
 
 async def export_audit_records(
@@ -32,10 +61,63 @@ async def export_audit_records(
     until: str | None,
     cursor: str | None,
 ) -> Reply:
-    """Export audit records."""
-    raise NotImplementedError
+    """One record a line, chain by chain, in the form that was hashed."""
+    query = {
+        "actor": actor,
+        "operation": operation,
+        "outcome": outcome,
+        "resource": resource,
+        "since": since,
+        "until": until,
+    }
+    position = page_position(context, "export_audit_records", cursor)
+    records = await context.services.audit.export(
+        _filter(query), after=_place(position), limit=EXPORTED + 1
+    )
+    page = records[:EXPORTED]
+    linked = page_reply(
+        context,
+        "export_audit_records",
+        f"{PATH}/export",
+        [],
+        last=f"{page[-1]['boot']}:{page[-1]['n']}" if len(records) > EXPORTED else None,
+        query=query,
+    )
+    return Reply(b"".join(map(_line, page)), headers=linked.headers)
 
 
 async def get_audit_record(context: Context, *, record_id: str) -> Reply:
-    """Get an audit record."""
-    raise NotImplementedError
+    """One record."""
+    return Reply(await context.services.audit.get(record_id))
+
+
+def _filter(query: Mapping[str, Any]) -> AuditFilter:
+    outcome = query["outcome"]
+    return AuditFilter(
+        actor=query["actor"],
+        operation=query["operation"],
+        outcome=AuditOutcome(outcome) if outcome is not None else None,
+        resource=query["resource"],
+        since=_time(query["since"], "since"),
+        until=_time(query["until"], "until"),
+    )
+
+
+def _time(value: str | None, name: str) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Invalid(f"The time in `{name}` does not exist here.") from error
+
+
+def _place(position: str | None) -> tuple[str, int] | None:
+    if position is None:
+        return None
+    boot, _, n = position.rpartition(":")
+    return boot, int(n)
+
+
+def _line(record: Record) -> bytes:
+    return canonical(record) + b"\n"

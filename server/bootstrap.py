@@ -30,12 +30,13 @@ from server.agent_links import AgentLinks
 from server.api_keys import StoredApiKeys
 from server.app import HiveApplication, make_app, make_http_server
 from server.audit_trail import AuditTrail
+from server.audit_verification import AuditVerification
 from server.authentication import Authenticator
 from server.authorization import Authorization
 from server.binding import BoundOperation, bind
 from server.contract import Contract
 from server.cursors import SignedCursors
-from server.data_directory import DataDirectory
+from server.data_directory import DataDirectory, DataDirectoryError
 from server.dispatcher import NodeDispatcher
 from server.duties import Duty
 from server.embedded import EmbeddedMongo
@@ -469,6 +470,39 @@ async def open_token_keys(
         keys = _derive_keys(settings, directory)
         revocations = Revocations(SqlIdentity(database))
         yield _token_keys(settings, keys, database, _tokens(settings, keys), revocations)
+
+
+@asynccontextmanager
+async def open_verification(
+    settings: Settings, directory: DataDirectory
+) -> AsyncIterator[AuditVerification]:
+    """What looks at the audit log, beside a running server or, under the lock, without one.
+
+    Raises DataDirectoryError, EmbeddedMongoError, Unavailable.
+    """
+    secret = settings.secret_key.get_secret_value() or directory.find_secret_key()
+    sql_url = settings.sql_url.get_secret_value()
+    if secret is None or not (sql_url or directory.sqlite_path.exists()):
+        raise DataDirectoryError(f"{directory.path} has no data of a server.")
+    async with AsyncExitStack() as stack:
+        uri = settings.mongodb_uri.get_secret_value()
+        if settings.embedded_mongodb:
+            mongo = EmbeddedMongo(directory.mongo_path, directory.mongo_log_path)
+            uri = mongo.uri
+            if not directory.is_locked():
+                stack.enter_context(directory)
+                uri = await mongo.start()
+                stack.push_async_callback(mongo.stop)
+        client = open_client(uri)
+        stack.push_async_callback(client.close)
+        await require_reachable(client)
+        database = Database(sql_url or f"sqlite:///{directory.sqlite_path}")
+        stack.callback(database.close)
+        yield AuditVerification(
+            MongoAudit(open_database(client, settings.mongodb_database)),
+            SqlCheckpoints(database),
+            Keys.derive(secret.encode()).audit,
+        )
 
 
 def _derive_keys(settings: Settings, directory: DataDirectory) -> Keys:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from server import cli_keys
+from server import cli_audit, cli_keys
 from server.cli_exits import INTERRUPTED, read_settings, refuse
 from server.data_directory import DataDirectoryError
 from server.embedded import EmbeddedMongoError
@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_audit.app, name="audit")
 
 
 def main() -> None:

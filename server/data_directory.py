@@ -141,6 +141,10 @@ class DataDirectory:
             self._secret_key_path, lambda: secrets.token_urlsafe(SECRET_KEY_BYTES)
         )
 
+    def find_secret_key(self) -> str | None:
+        """The server's own key, or None before the first start. Needs no lock."""
+        return _read(self._secret_key_path)
+
     def write_operator_key(self, api_key: str) -> None:
         """Keep the operator's API key for the command line."""
         self._write(self.operator_key_path, api_key)

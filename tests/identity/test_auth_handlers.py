@@ -24,10 +24,11 @@ async def test_login_refresh_me_and_logout(node: Node) -> None:
     """The way of a session through the four operations."""
     await node.add_user("Ann")
     body = {"username": "ann", "password": PASSWORD, "device": "a laptop"}
-    tokens = await auth.login(_context(node), body=body)
+    tokens = (await auth.login(_context(node), body=body)).body
     assert tokens.keys() == {"access_token", "refresh_token", "token_type", "expires_in"}
     assert (tokens["token_type"], tokens["expires_in"]) == ("bearer", 3600)
-    tokens = await auth.refresh(_context(node), body={"refresh_token": tokens["refresh_token"]})
+    presented = {"refresh_token": tokens["refresh_token"]}
+    tokens = (await auth.refresh(_context(node), body=presented)).body
     principal = await node.authenticator.authenticate(tokens["access_token"])
     assert await auth.get_me(_context(node, principal)) == {
         "principal_id": principal.principal_id,
