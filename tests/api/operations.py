@@ -84,4 +84,4 @@ async def send_example(
 ) -> httpx.Response:
     """The example request of the contract, on the target."""
     body = {} if operation.body is None else {"json": example_body(operation)}
-    return await api.request(operation.method, target, **body, **options)
+    return await api.request(operation.method, target, **{**body, **options})
