@@ -73,6 +73,7 @@ async def list_user_sessions(
 ) -> Reply:
     """Where the user is logged in, newest first."""
     after = page_position(context, "list_user_sessions", cursor)
+    await context.services.users.get(user_id)
     sessions = await context.services.sessions.list(user_id, after=after, limit=limit + 1)
     page = sessions[:limit]
     current = context.caller.session_id
@@ -88,6 +89,7 @@ async def list_user_sessions(
 
 async def revoke_user_sessions(context: Context, *, user_id: str) -> Reply:
     """End every session of the user."""
+    await context.services.users.get(user_id)
     ended = await context.services.sessions.revoke_all(user_id, context.actor)
     return Reply({"revoked": ended})
 

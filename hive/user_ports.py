@@ -79,7 +79,7 @@ class Sessions(Protocol):
     """The live sessions of users. Whoever is revoked is refused within 1 s on every node."""
 
     async def list(self, user_id: str, *, after: str | None, limit: int) -> Sequence[Session]:
-        """Newest first, behind the identifier `after`. Raises UserNotFound."""
+        """Newest first, behind the identifier `after`; none of whoever is no user."""
         ...
 
     async def revoke(self, user_id: str, session_id: str, actor: Actor) -> None:
@@ -87,7 +87,7 @@ class Sessions(Protocol):
         ...
 
     async def revoke_all(self, user_id: str, actor: Actor, *, but: str | None = None) -> int:
-        """End every session of the user but one; how many. Raises UserNotFound."""
+        """End every session of the user but one; how many."""
         ...
 
 
@@ -149,7 +149,7 @@ class SessionStore(Protocol):
         ...
 
     async def end_all(self, user_id: str, actor: Actor, *, but: str | None) -> tuple[str, ...]:
-        """Give the sessions that ended. Raises UserNotFound."""
+        """Give the sessions that ended."""
         ...
 
     async def sweep(self, limit: int) -> int:

@@ -26,7 +26,7 @@ class StoredSessions:
         self._announce = announce
 
     async def list(self, user_id: str, *, after: str | None, limit: int) -> Sequence[Session]:
-        """The live ones, newest first. Raises UserNotFound."""
+        """The live ones, newest first."""
         return await self._store.list(user_id, after=after, limit=limit)
 
     async def revoke(self, user_id: str, session_id: str, actor: Actor) -> None:
@@ -35,7 +35,7 @@ class StoredSessions:
         self._announce(session_id)
 
     async def revoke_all(self, user_id: str, actor: Actor, *, but: str | None = None) -> int:
-        """End all but one. Raises UserNotFound."""
+        """End all but one."""
         ended = await self._store.end_all(user_id, actor, but=but)
         for session_id in ended:
             self._announce(session_id)

@@ -12,10 +12,9 @@ from sqlalchemy.orm import Session as SqlSession
 from hive.changes import Actor
 from hive.identity import Session
 from hive.sessions import SessionEnd, SessionNotFound
-from hive.users import UserNotFound
 from storage.sql import outbox, revocations
 from storage.sql.database import Database
-from storage.sql.models import RefreshTokenRow, SessionRow, UserRow
+from storage.sql.models import RefreshTokenRow, SessionRow
 from storage.sql.records import session_of
 
 
@@ -26,10 +25,9 @@ class SqlSessions:
         self._database = database
 
     async def list(self, user_id: str, *, after: str | None, limit: int) -> Sequence[Session]:
-        """The live ones, newest first: identifiers are ordered by time. Raises UserNotFound."""
+        """The live ones, newest first: identifiers are ordered by time."""
 
         def work(sql: SqlSession) -> Sequence[Session]:
-            _require_user(sql, user_id)
             now = self._database.now(sql)
             wanted = select(SessionRow).where(
                 SessionRow.user_id == user_id,
@@ -59,10 +57,9 @@ class SqlSessions:
         await self._database.write(work)
 
     async def end_all(self, user_id: str, actor: Actor, *, but: str | None) -> tuple[str, ...]:
-        """Revoke all but one. Raises UserNotFound."""
+        """Revoke all but one."""
 
         def work(sql: SqlSession) -> tuple[str, ...]:
-            _require_user(sql, user_id)
             now = self._database.now(sql)
             return end_sessions(
                 sql,
@@ -159,8 +156,3 @@ def summary(
         "reason": reason,
     }
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _require_user(sql: SqlSession, user_id: str) -> None:
-    if sql.scalar(select(UserRow.user_id).where(UserRow.user_id == user_id)) is None:
-        raise UserNotFound(user_id=user_id)

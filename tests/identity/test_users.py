@@ -359,12 +359,8 @@ async def test_a_session_of_another_user_is_not_found(node: Node) -> None:
     await node.sessions.revoke(user_id, session_id, ACTOR)
     with pytest.raises(SessionNotFound):
         await node.sessions.revoke(user_id, session_id, ACTOR)
-    for asked in (
-        node.sessions.list("usr_none", after=None, limit=1),
-        node.sessions.revoke_all("usr_none", ACTOR),
-    ):
-        with pytest.raises(UserNotFound):
-            await asked
+    assert await node.sessions.list("usr_none", after=None, limit=1) == []
+    assert await node.sessions.revoke_all("usr_none", ACTOR) == 0
 
 
 async def test_reuse_of_a_refresh_token_is_told(node: Node, clock: Clock) -> None:
