@@ -127,7 +127,7 @@ def pem(key: Ed25519PrivateKey) -> bytes:
 async def test_keys_come_as_objects_pem_raw_bytes_or_base64(server: Server) -> None:
     """Each form of a key signs alike."""
     key = Ed25519PrivateKey.generate()
-    signers = [
+    signers: list[tuple[Signer, Ed25519PrivateKey | bytes]] = [
         (Signer.ed25519("sgk_1", pem(key)), key),
         (Signer.ed25519("sgk_1", key.private_bytes_raw()), key),
         (Signer.hmac_sha256("sgk_1", SECRET), SECRET),
