@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from handlers.context import Context, Reply
+from handlers.context import Context, Cookie, Reply
+from hive.errors import Malformed, Unauthenticated
 from hive.identity_ports import TokenPair
+
+REFRESH_COOKIE: Final = "__Host-agentzero-refresh"
 
 
 async def login(context: Context, *, body: dict[str, Any]) -> Reply:
     """Exchange a name and a password for tokens."""
-    return _tokens(
-        await context.services.identity.login(
-            body["username"],
-            body["password"],
-            device=body.get("device"),
-            address=context.address,
-            request_id=context.request_id,
-            call_id=context.call_id,
-        )
+    pair = await context.services.identity.login(
+        body["username"],
+        body["password"],
+        device=body.get("device"),
+        address=context.address,
+        request_id=context.request_id,
+        call_id=context.call_id,
     )
+    return _tokens(pair, in_cookie=body.get("cookie", False))
 
 
-async def refresh(context: Context, *, body: dict[str, Any]) -> Reply:
-    """Exchange a refresh token for its successor and a new access token."""
-    return _tokens(await context.services.identity.refresh(body["refresh_token"]))
+async def refresh(
+    context: Context, *, body: dict[str, Any], agentzero_refresh: str | None = None
+) -> Reply:
+    """Exchange a refresh token, of the body or of the cookie, for a new pair."""
+    given = body.get("refresh_token")
+    if given is not None and agentzero_refresh is not None:
+        raise Malformed("Send the refresh token in the body or as a cookie, not both.")
+    token = agentzero_refresh if given is None else given
+    if token is None:
+        raise Unauthenticated
+    pair = await context.services.identity.refresh(token)
+    return _tokens(pair, in_cookie=given is None)
 
 
-async def logout(context: Context, *, body: dict[str, Any] | None = None) -> dict[str, Any]:
+async def logout(context: Context, *, body: dict[str, Any] | None = None) -> Reply:
     """End the session of the access token that was presented."""
     del body  # The contract takes an empty object, because the original's clients send one.
     await context.services.identity.logout(context.caller, context.actor)
-    return {"message": "Logged out"}
+    return Reply({"message": "Logged out"}, cookie=Cookie(REFRESH_COOKIE, "", 0))
 
 
 async def get_me(context: Context) -> dict[str, Any]:
@@ -70,11 +81,15 @@ async def create_ws_ticket(
     return {"ticket": ticket.secret, "expires_in": ticket.expires_in}
 
 
-def _tokens(pair: TokenPair) -> Reply:
+def _tokens(pair: TokenPair, *, in_cookie: bool) -> Reply:
+    """The pair; a refresh token in a cookie is for no script to read, so it is nowhere else."""
     body = {
         "access_token": pair.access_token,
-        "refresh_token": pair.refresh_token,
         "token_type": "bearer",
         "expires_in": pair.expires_in,
     }
+    if in_cookie:
+        cookie = Cookie(REFRESH_COOKIE, pair.refresh_token, pair.refresh_expires_in)
+        return Reply(body, principal=pair.principal, cookie=cookie)
+    body["refresh_token"] = pair.refresh_token
     return Reply(body, principal=pair.principal)

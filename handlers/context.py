@@ -40,13 +40,24 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Cookie:
+    """One cookie of a browser, for this server's pages only; no script can read it."""
+
+    name: str
+    value: str
+    max_age_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """An answer: JSON body, status (None: the contract's first success status), extra headers.
 
     `principal` is who turned out to call, when the operation itself is what proves it: a login.
+    `cookie` is one that the client is to keep, or to drop.
     """
 
     body: Any = None
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     principal: Principal | None = None
+    cookie: Cookie | None = None

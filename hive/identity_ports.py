@@ -17,13 +17,14 @@ FIRST_START = Actor("system:first-start")
 class TokenPair:
     """What a login or a refresh gives. `expires_in` is the access token's life in seconds.
 
-    `principal` is who has logged in.
+    `principal` is who has logged in; `refresh_expires_in` is the refresh token's life, unused.
     """
 
     access_token: str
     refresh_token: str
     expires_in: int
     principal: Principal | None = None
+    refresh_expires_in: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from datetime import UTC, datetime
 
 from hive.changes import Actor
 from hive.errors import Conflict, InvalidCredentials, InvalidToken
-from hive.identity import Exchange, Session, User, permissions_of
+from hive.identity import Exchange, Session, User, permissions_of, refresh_expiry
 from hive.identity_ports import IdentityStore, TokenPair
 from hive.permissions import Principal
 from hive.secrets import REFRESH_TOKEN, fingerprint
@@ -107,4 +108,12 @@ class SqlAccounts:
             permissions_of(user.role),
             session_id=session.session_id,
         )
-        return TokenPair(access.encoded, refresh_token, access.lifetime_seconds, principal)
+        now = datetime.now(UTC)
+        unused = refresh_expiry(now, session.expires_at) - now
+        return TokenPair(
+            access.encoded,
+            refresh_token,
+            access.lifetime_seconds,
+            principal,
+            refresh_expires_in=int(unused.total_seconds()),
+        )

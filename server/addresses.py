@@ -33,6 +33,14 @@ class AddressResolver:
             current = following
         return str(current)
 
+    def scheme(self, peer: str, protocol: str, forwarded_proto: Sequence[str]) -> str:
+        """Give the scheme that the client used: the connection's, or what a trusted proxy says."""
+        current = _parse(peer)
+        if current is None or not self._is_trusted(current) or not forwarded_proto:
+            return protocol
+        said = forwarded_proto[-1].rpartition(",")[2].strip(" \t").lower()
+        return said if said in ("http", "https") else protocol
+
     def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
         return any(
             address.version == network.version and address in network for network in self._trusted

@@ -12,6 +12,7 @@ import orjson
 from handlers.context import Reply
 from hive.raw_json import RawJson
 from server.contract import JSON, Operation
+from server.cookies import write_cookie
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
@@ -52,10 +53,13 @@ def make_answer(operation: Operation, reply: Reply) -> Answer:
     status = operation.success.status if reply.status is None else reply.status
     declared = operation.responses.get(status)
     content_type = declared.content_type if declared else JSON
+    headers = dict(reply.headers)
+    if reply.cookie is not None:
+        headers["Set-Cookie"] = write_cookie(reply.cookie)
     if reply.body is None and content_type is None:
-        return Answer(status, reply.headers, b"", None)
+        return Answer(status, headers, b"", None)
     body = reply.body if isinstance(reply.body, bytes) else encode_json(reply.body)
-    return Answer(status, reply.headers, body, content_type or JSON)
+    return Answer(status, headers, body, content_type or JSON)
 
 
 def _encode_other(value: Any) -> Any:

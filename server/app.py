@@ -18,6 +18,7 @@ from tornado.web import Application, RequestHandler
 from hive.ports import Services
 from server.addresses import AddressResolver, Network
 from server.binding import BoundOperation
+from server.origins import Origins
 from server.pipeline import (
     Audits,
     Authenticates,
@@ -49,6 +50,7 @@ def make_app(
     signatures: ChecksSignatures,
     audit: Audits,
     trusted_proxies: Iterable[Network | str] = (),
+    origins: Iterable[str] = (),
     max_body_bytes: int = 1024 * 1024,
     referee: Judges | None = None,
     **settings: Any,
@@ -56,8 +58,10 @@ def make_app(
     """Make the application of bound operations.
 
     Every path goes through the REST pipeline, except the rules that `add_handlers` puts in front
-    (WebSockets). `settings` are Tornado's.
+    (WebSockets). `origins` are those of other servers whose pages may use cookies. `settings` are
+    Tornado's.
     """
+    addresses = AddressResolver(trusted_proxies)
     pipeline = Pipeline(
         routes=Routes(operations.values()),
         services=services,
@@ -65,7 +69,8 @@ def make_app(
         authorization=authorization,
         signatures=signatures,
         audit=audit,
-        addresses=AddressResolver(trusted_proxies),
+        addresses=addresses,
+        origins=Origins(origins, addresses),
         max_body_bytes=max_body_bytes,
         referee=referee,
     )

@@ -270,6 +270,7 @@ async def open_node(
             ),
             audit=trail.audit,
             trusted_proxies=settings.trusted_proxies,
+            origins=settings.cors_origins,
             max_body_bytes=settings.max_body_bytes,
             referee=_referee(settings),
         )
@@ -297,6 +298,8 @@ async def open_node(
             links,
             identifiers,
             AddressResolver(settings.trusted_proxies),
+            trail.audit,
+            trail.identifiers.new,
             origins=settings.cors_origins,
         ).with_heartbeat(settings.heartbeat_seconds)
         app.add_handlers(r".*", realtime.routes())

@@ -1,4 +1,4 @@
-"""What the upgrade request of a WebSocket says: origin, subprotocols, credential.
+"""What the upgrade request of a WebSocket says: subprotocols and credential.
 
 The credential is the first that is present of `Authorization`, `?ticket=`, the subprotocol
 `agentzero.bearer.` and `?token=`. Cookies are none.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,16 +38,6 @@ class Credential:
 
     text: str = field(repr=False)
     is_ticket: bool = False
-
-
-def is_allowed_origin(origins: Sequence[str], allowed: Iterable[str], own: str) -> bool:
-    """Tell whether a page of this origin may connect; without an `Origin` it is no page.
-
-    `own` is the server's origin as the request named it. Exact comparison: scheme, host and port.
-    """
-    if not origins:
-        return True
-    return len(origins) == 1 and (origins[0] in set(allowed) or origins[0] == own)
 
 
 def read_offer(header: str) -> Offer:

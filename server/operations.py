@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from hive.errors import HiveError, NotFound
@@ -109,6 +110,7 @@ class Operation:
         path: Mapping[str, str],
         query: Mapping[str, Sequence[str]],
         headers: Mapping[str, Sequence[str]],
+        cookies: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> dict[str, Any]:
         """Give the handler's keywords of decoded texts; header names in lower case.
 
@@ -127,6 +129,8 @@ class Operation:
                 texts: Sequence[str] | None = [path[parameter.name]]
             elif parameter.location == "query":
                 texts = query.get(parameter.name)
+            elif parameter.location == "cookie":
+                texts = cookies.get(parameter.name)
             else:
                 texts = headers.get(parameter.name.lower())
             arguments[parameter.argument] = _read_one(parameter, texts, errors)
@@ -137,9 +141,10 @@ class Operation:
     def check_parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Give the handler's keywords of values that are typed already (a WebSocket command's).
 
-        `given` is by the contract's names. Raise ContractMismatch.
+        `given` is by the contract's names, and has no cookies: they are for browsers. Raise
+        ContractMismatch.
         """
-        known = {parameter.name: parameter for parameter in self.parameters}
+        known = {one.name: one for one in self.parameters if one.location != "cookie"}
         errors = [
             {"parameter": shorten(name, 64), "detail": "No such parameter."}
             for name in given
@@ -152,6 +157,8 @@ class Operation:
             elif name in given:
                 errors.extend(_mismatches(parameter, given[name]))
             arguments[parameter.argument] = given.get(name, parameter.default)
+        for parameter in self.parameters:
+            arguments.setdefault(parameter.argument, None)
         if errors:
             raise ContractMismatch("The parameters do not match the contract.", errors=errors)
         return arguments

@@ -1,4 +1,4 @@
-"""Parameters come in a URL or a header as text, which is read strictly by its declared type."""
+"""Parameters come in a URL, a header or a cookie as text, read strictly by its declared type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,32})?(?:[eE][-+]?[0-
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _BOOLEANS = {"true": True, "false": False}
 # Styles of OpenAPI 3.0 that the contract uses, with the separator of an array that is not exploded.
-_STYLES = {("query", "form"), ("path", "simple"), ("header", "simple")}
+_STYLES = {("query", "form"), ("path", "simple"), ("header", "simple"), ("cookie", "form")}
 
 
 class NotOfType(ValueError):
@@ -62,7 +62,7 @@ def build_parameter(
     Raise ValueError for what is not supported.
     """
     location, name = declared["in"], declared["name"]
-    style = declared.get("style", "form" if location == "query" else "simple")
+    style = declared.get("style", "form" if location in ("query", "cookie") else "simple")
     if (location, style) not in _STYLES:
         raise ValueError(f"style {style} in {location} is not supported")
     is_array = schema.get("type") == "array"
@@ -85,7 +85,11 @@ def build_parameter(
 
 
 def argument_name(name: str) -> str:
-    """The keyword of the handler: `Idempotency-Key` is `idempotency_key`, `from` is `from_`."""
+    """The keyword of the handler: `Idempotency-Key` is `idempotency_key`, `from` is `from_`.
+
+    `__Host-` is a promise to browsers (RFC 6265bis) and no part of what a cookie is called here.
+    """
+    name = name.removeprefix("__Host-")
     argument = name.lower().replace("-", "_") if "-" in name else name
     return argument + "_" if keyword.iskeyword(argument) else argument
 

@@ -18,6 +18,7 @@ from hive.ports import Services
 from server.addresses import AddressResolver
 from server.answers import Answer
 from server.contract import Operation
+from server.origins import Origins
 from server.routing import Routes
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class Pipeline:
     signatures: ChecksSignatures
     audit: Audits
     addresses: AddressResolver
+    origins: Origins
     max_body_bytes: int
     referee: Judges | None = None
     new_request_id: Callable[[], str] = field(default=lambda: str(TypeID("req")))

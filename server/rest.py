@@ -26,7 +26,9 @@ from hive.permissions import Principal
 from server.answers import SECURITY_HEADERS, Answer, encode_json, make_answer
 from server.binding import BoundOperation
 from server.contract import JSON, ContractMismatch, Operation
+from server.cookies import read_cookie
 from server.logs import request_log
+from server.origins import OriginNotAllowed
 from server.parameters import parse_query
 from server.pipeline import Call, Pipeline
 from server.problems import (
@@ -177,7 +179,8 @@ class RestHandler(RequestHandler):
             for one in operation.parameters
             if one.location == "header" and one.name in request.headers
         }
-        arguments = operation.read_parameters(path, query, headers)
+        cookies = self._read_cookies(operation)
+        arguments = operation.read_parameters(path, query, headers, cookies)
         if body:
             arguments["body"] = operation.read_body(body)
         elif operation.body is not None:
@@ -186,6 +189,15 @@ class RestHandler(RequestHandler):
             arguments["body"] = None
         self.call.resource = next(iter(path.values()), None)
         return arguments
+
+    def _read_cookies(self, operation: Operation) -> dict[str, list[str]]:
+        """The cookies that the operation declares. Raise OriginNotAllowed when none may count."""
+        lines = self.request.headers.get_list("Cookie")
+        declared = [one.name for one in operation.parameters if one.location == "cookie"]
+        found = {name: values for name in declared if (values := read_cookie(lines, name))}
+        if found and not self.pipeline.origins.admit_cookie(self.request):
+            raise OriginNotAllowed
+        return found
 
     def _judge(self, answer: Answer) -> None:
         if self.pipeline.referee is not None:

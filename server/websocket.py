@@ -6,44 +6,44 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import structlog
-from tornado.concurrent import Future
-from tornado.iostream import StreamBufferFullError, StreamClosedError
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from hive.errors import Forbidden, HiveError, Malformed
+from hive.permissions import Principal
 from hive.ports import Identifiers
 from server.addresses import AddressResolver
 from server.agent_link import AgentLink
 from server.agent_links import AgentLinks
 from server.answers import SECURITY_HEADERS, encode_json
-from server.closing import CloseCode, shorten_reason
+from server.closing import CloseCode
 from server.connection import Connection
 from server.contract import Contract
 from server.handshake import (
     DEFAULT_ORIGINS,
     Offer,
-    is_allowed_origin,
     read_credential,
     read_offer,
 )
 from server.hub import Hub
 from server.liveness import LINK_LIMITS, PeerLimits
+from server.origins import Origins
 from server.peer import Authenticate, Peer
 from server.peers import Peers
+from server.pipeline import Audits, Call
 from server.problems import PROBLEM_JSON, MethodNotAllowed, build_problem
+from server.socket_transport import SocketTransport
 from server.websocket_protocol import StrictProtocol
 
 VERSION: Final = "13"
-CLOSE_FRAME_BYTES: Final = 256
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +68,8 @@ class Realtime:
     links: AgentLinks
     identifiers: Identifiers
     addresses: AddressResolver
+    audit: Audits
+    new_call_id: Callable[[], str]
     origins: Sequence[str] = DEFAULT_ORIGINS
     limits: PeerLimits = field(default_factory=PeerLimits)
     link_limits: PeerLimits = LINK_LIMITS
@@ -89,74 +91,11 @@ class Realtime:
         )
 
 
-class SocketTransport:
-    """The port `server.peer.Transport` over a stream of Tornado, with a bounded write buffer."""
-
-    def __init__(self, protocol: StrictProtocol, buffered_bytes: int) -> None:
-        self._protocol = protocol
-        self._limit = buffered_bytes
-        self._waiting: deque[tuple[Future[None], int]] = deque()
-        self._buffered = 0
-        self._flushed = 0
-        protocol.stream.max_write_buffer_size = buffered_bytes
-        protocol.stream.set_nodelay(True)
-
-    @property
-    def buffered(self) -> int:
-        """Bytes of frames that the system has not taken wholly."""
-        self._settle()
-        return self._buffered
-
-    @property
-    def flushed(self) -> int:
-        """Bytes of frames that had to wait and were taken since."""
-        self._settle()
-        return self._flushed
-
-    def write(self, frame: bytes) -> None:
-        """Write one frame; above the bound the socket is dropped: no close frame would fit."""
-        stream = self._protocol.stream
-        if self._protocol.is_closing():
-            return
-        # An assignment may be larger than the bound; alone it may wait.
-        alone = 0 if self.buffered else len(frame) + CLOSE_FRAME_BYTES
-        stream.max_write_buffer_size = max(self._limit, alone)
-        try:
-            written = stream.write(frame)
-        except StreamClosedError:
-            return
-        except StreamBufferFullError:
-            log.warning("socket.overflow", buffered=self._buffered, frame=len(frame))
-            stream.close()
-            return
-        if not written.done():
-            self._waiting.append((written, len(frame)))
-            self._buffered += len(frame)
-
-    async def drained(self) -> None:
-        """Wait for the last frame that was written so far."""
-        self._settle()
-        if self._waiting:
-            await asyncio.wait({self._waiting[-1][0]})
-
-    def close(self, code: int, reason: str) -> None:
-        """Send the close frame; Tornado drops the socket 5 s later if the peer does not answer."""
-        try:
-            self._protocol.close(code, shorten_reason(reason))
-        except StreamBufferFullError:
-            self._protocol.stream.close()
-
-    def _settle(self) -> None:
-        while self._waiting and self._waiting[0][0].done():
-            size = self._waiting.popleft()[1]
-            self._buffered -= size
-            self._flushed += size
-
-
 class RealtimeHandler(WebSocketHandler):
-    """Checks the handshake and hands frames to a peer."""
+    """Checks the handshake and hands frames to a peer. `action` names it in the audit log."""
 
     realtime: Realtime
+    action: ClassVar[str]
 
     def initialize(self, realtime: Realtime) -> None:
         """Take what the composition point made."""
@@ -179,9 +118,22 @@ class RealtimeHandler(WebSocketHandler):
             self.request.remote_ip or "", self.request.headers.get_list("X-Forwarded-For")
         )
 
+    @cached_property
+    def call(self) -> Call:
+        """This attempt to connect, as the audit log will have it."""
+        return Call(
+            call_id=self.realtime.new_call_id(),
+            request_id=self.realtime.identifiers.new("req"),
+            channel="websocket",
+            address=self.address,
+            client=self.request.headers.get("User-Agent", ""),
+            action=self.action,
+            resource=getattr(self, "path_kwargs", {}).get("agent_id"),
+        )
+
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Upgrade, or refuse with a problem."""
-        refusal = self._find_refusal()
+        refusal = self._find_refusal() or await self._find_no_room()
         if refusal is None:
             await super().get(*args, **kwargs)
         else:
@@ -193,6 +145,7 @@ class RealtimeHandler(WebSocketHandler):
         if not isinstance(protocol, StrictProtocol):
             raise TypeError("the handshake did not make a StrictProtocol")
         if self._offer.is_unknown:
+            self._settle(None, int(CloseCode.UNKNOWN_SUBPROTOCOL))
             await protocol.violate(CloseCode.UNKNOWN_SUBPROTOCOL, "offer agentzero.v1 or nothing")
             return
         try:
@@ -202,6 +155,8 @@ class RealtimeHandler(WebSocketHandler):
         except Exception:
             # Nobody is left without a code.
             log.exception("socket.open_failed")
+            if self._peer is None:
+                self._settle(None, int(CloseCode.INTERNAL))
             protocol.close(CloseCode.INTERNAL, "the server failed")
         finally:
             self._credential = None
@@ -248,6 +203,7 @@ class RealtimeHandler(WebSocketHandler):
             ),
             "registry": self.realtime.peers,
             "limits": limits,
+            "settled": self._settle,
         }
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
@@ -296,8 +252,9 @@ class RealtimeHandler(WebSocketHandler):
 
     def _find_refusal(self) -> HiveError | None:
         headers = self.request.headers
-        own = f"{self.request.protocol}://{self.request.host}"
-        if not is_allowed_origin(headers.get_list("Origin"), self.realtime.origins, own):
+        origins = Origins(self.realtime.origins, self.realtime.addresses)
+        # Without one it is no page; a credential it needs all the same.
+        if "Origin" in headers and not origins.admit(self.request):
             return Forbidden("Pages of this origin may not connect.")
         tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
         if (
@@ -309,11 +266,23 @@ class RealtimeHandler(WebSocketHandler):
             return UpgradeRequired()
         return None
 
+    async def _find_no_room(self) -> HiveError | None:
+        try:
+            await self.realtime.audit.admit(self.call)
+        except HiveError as error:
+            return error
+        return None
+
+    def _settle(self, principal: Principal | None, status: int) -> None:
+        """Record how the attempt to connect ended. Raises Unavailable when there is no room."""
+        self.call.principal = principal
+        self.realtime.audit.note(self.call, status, None)
+
     def _send_problem(self, error: BaseException) -> None:
         problem = build_problem(
             error,
             instance=self.request.path,
-            request_id=self.realtime.identifiers.new("req"),
+            request_id=self.call.request_id,
         )
         status, members = problem.status, problem.members
         for name, value in {**SECURITY_HEADERS, **problem.headers}.items():
@@ -324,6 +293,9 @@ class RealtimeHandler(WebSocketHandler):
             self.set_header("Upgrade", "websocket")
             self.set_header("Connection", "Upgrade")
             self.set_header("Sec-WebSocket-Version", VERSION)
+        # Without room for a record this is refused anyway.
+        with suppress(HiveError):
+            self.realtime.audit.note(self.call, int(status), members["code"])
         self.set_status(status)
         self.set_header("Content-Type", PROBLEM_JSON)
         self.finish(encode_json(members))
@@ -343,6 +315,8 @@ class RealtimeHandler(WebSocketHandler):
 class EventsHandler(RealtimeHandler):
     """`/ws`."""
 
+    action = "connect_events"
+
     def make_peer(self, protocol: StrictProtocol, **path: str) -> Peer:
         """A connection to the event log."""
         del path
@@ -359,6 +333,8 @@ class EventsHandler(RealtimeHandler):
 
 class AgentLinkHandler(RealtimeHandler):
     """`/ws/agents/{agent_id}`."""
+
+    action = "connect_agent"
 
     def make_peer(self, protocol: StrictProtocol, **path: str) -> Peer:
         """The link of the agent in the path."""
