@@ -51,11 +51,12 @@ class AuditVerification:
         return verdict
 
     async def _verify(self, boot: str, verdict: Verdict) -> Break | None:
+        broken: Break | None = None
         for _ in range(AGAIN):
             start = await self._start(boot)
             broken = await self._walk(boot, start, verdict)
             if broken is None or await self._start(boot) == start:
-                return broken
+                break
         return broken
 
     async def _start(self, boot: str) -> ChainPoint | None:

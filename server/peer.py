@@ -27,6 +27,8 @@ from server.liveness import Liveness, Outgoing, PeerLimits
 
 RESERVED_BYTES: Final = 8 * 1024
 MAX_ID: Final = 64
+SWITCHING_PROTOCOLS: Final = 101
+NO_CLOSE_FRAME: Final = 1006
 PONG: Final = control_frame("pong")
 
 log = structlog.get_logger(__name__)
@@ -61,6 +63,17 @@ class Registry(Protocol):
         """Raise Disconnect when the principal has too many connections."""
 
 
+class Settled(Protocol):
+    """Told once how the attempt to connect ended, and who it was as far as that is known."""
+
+    def __call__(self, principal: Principal | None, status: int, /) -> None:
+        """The status is 101, or the code that closed the socket. Raises Unavailable."""
+
+
+def _nobody_asks(principal: Principal | None, status: int, /) -> None:
+    """Where there is no audit log."""
+
+
 class Phase(Enum):
     """Where a peer is in its life; it only moves down this list."""
 
@@ -87,6 +100,7 @@ class Peer:
         authenticate: Authenticate,
         registry: Registry,
         limits: PeerLimits,
+        settled: Settled = _nobody_asks,
     ) -> None:
         self.session = session
         self.address = address
@@ -96,6 +110,8 @@ class Peer:
         self._messages = messages
         self._authenticate = authenticate
         self._registry = registry
+        self._settled: Settled | None = settled
+        self._identified: Principal | None = None
         self._limits = limits
         self._now = asyncio.get_running_loop().time()
         self._liveness = Liveness(limits, self._now)
@@ -159,6 +175,7 @@ class Peer:
         """Close with a code. Idempotent; what is under way is cancelled."""
         if not self.ended:
             log.info("socket.closing", session=self.session, code=int(code), reason=reason)
+            self._settle(int(code))
             self.closed()
             self._transport.close(code, reason)
 
@@ -172,6 +189,7 @@ class Peer:
         """The transport is gone, or is about to be. Idempotent."""
         if self.ended:
             return
+        self._settle(NO_CLOSE_FRAME)
         self.phase = Phase.ENDED
         current = asyncio.current_task()
         for task in self._tasks:
@@ -268,6 +286,11 @@ class Peer:
         if not self.ended:
             self.phase = phase
 
+    def _settle(self, status: int) -> None:
+        settled, self._settled = self._settled, None
+        if settled is not None:
+            settled(self._identified, status)
+
     async def _admit(self, credential: str) -> None:
         try:
             principal = await self._authenticate(credential, self.address)
@@ -277,6 +300,7 @@ class Peer:
             raise Disconnect(CloseCode.FORBIDDEN, error.detail) from error
         if self.ended:
             return
+        self._identified = principal
         if not principal.may(self.permission):
             raise Disconnect(CloseCode.FORBIDDEN, f"{self.permission} is needed")
         try:
@@ -284,6 +308,7 @@ class Peer:
         except Forbidden as error:
             raise Disconnect(CloseCode.FORBIDDEN, error.detail) from error
         self._registry.admit(self, principal)
+        self._settle(SWITCHING_PROTOCOLS)
         self.principal = principal
         self._move(Phase.OPEN)
         self._liveness.expire_at(principal.expires_at)

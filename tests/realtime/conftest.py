@@ -128,6 +128,8 @@ async def make_node(contract: Contract) -> AsyncIterator[Callable[..., Any]]:
             links,
             identifiers,
             AddressResolver(()),
+            Unaudited(),
+            lambda: identifiers.new("aud"),
             origins=origins,
             limits=replace(PeerLimits(), **limits),
             link_limits=replace(LINK_LIMITS, **limits),
