@@ -277,7 +277,7 @@ def confused(rsa: Forge, other: Forge) -> Corpus:
         "hash of the DER": hashlib.sha256(der).digest(),
         "JWK": jwk.encode(),
         "JWKS": json.dumps({"keys": [json.loads(jwk)]}).encode(),
-        "modulus": public.public_numbers().n.to_bytes(256),
+        "modulus": public.public_numbers().n.to_bytes(public.key_size // 8),
     }
     for name, spelling in spellings.items():
         for owner in (rsa, other):
