@@ -30,12 +30,12 @@ from server.contract import Contract
 from server.handshake import (
     DEFAULT_ORIGINS,
     Offer,
-    is_allowed_origin,
     read_credential,
     read_offer,
 )
 from server.hub import Hub
 from server.liveness import LINK_LIMITS, PeerLimits
+from server.origins import Origins
 from server.peer import Authenticate, Peer
 from server.peers import Peers
 from server.pipeline import Audits, Call
@@ -252,8 +252,9 @@ class RealtimeHandler(WebSocketHandler):
 
     def _find_refusal(self) -> HiveError | None:
         headers = self.request.headers
-        own = f"{self.request.protocol}://{self.request.host}"
-        if not is_allowed_origin(headers.get_list("Origin"), self.realtime.origins, own):
+        origins = Origins(self.realtime.origins, self.realtime.addresses)
+        # Without one it is no page; a credential it needs all the same.
+        if "Origin" in headers and not origins.admit(self.request):
             return Forbidden("Pages of this origin may not connect.")
         tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
         if (
