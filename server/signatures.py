@@ -169,8 +169,12 @@ def _one_line(headers: HTTPHeaders, name: str) -> str:
 def _parse(signature_input: str, signature: str) -> tuple[tuple[str, ...], Mapping[str, object]]:
     """The components and the parameters of the one signature. Raises SignatureInvalid."""
     inputs = _dictionary("Signature-Input", signature_input)
-    if len(inputs) != 1 or inputs.keys() != _dictionary("Signature", signature).keys():
+    values = _dictionary("Signature", signature)
+    if len(inputs) != 1 or inputs.keys() != values.keys():
         raise SignatureInvalid("A request has one signature, under one label in both headers.")
+    value, unsigned = next(iter(values.values()))
+    if not isinstance(value, bytes) or unsigned:
+        raise SignatureInvalid("Signature is a byte sequence without parameters.")
     members, parameters = next(iter(inputs.values()))
     if not isinstance(members, list):
         raise SignatureInvalid("Signature-Input is a list of components with parameters.")
