@@ -186,7 +186,7 @@ class AgentLink(Peer):
 
     def ticked(self, now: float) -> None:
         """Raise Disconnect when `hello` does not come."""
-        if not self._greeted and now - self._made_at > self._limits.connect_seconds:
+        if not self._greeted and now - self._made_at > self._limits.hello_seconds:
             raise Disconnect(CloseCode.NO_HEARTBEAT, "no hello came in time")
 
     def finished(self) -> None:

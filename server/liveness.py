@@ -11,6 +11,8 @@ from server.closing import CloseCode, Disconnect
 from server.frames import control_frame
 
 EXPIRY_NOTICE_SECONDS: Final = 60.0
+TICK_SECONDS: Final = 0.5
+"""How often the clocks are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class PeerLimits:
     heartbeat_seconds: float = 25.0
     heartbeat_jitter: float = 0.2
     answer_seconds: float = 10.0
-    connect_seconds: float = 10.0
+    connect_seconds: float = 5.0
+    hello_seconds: float = 10.0
     stuck_seconds: float = 60.0
 
 
@@ -74,8 +77,11 @@ class Liveness:
             self._expiry_notice_at = notice_at if notice_at > time.time() + 1 else None
 
     def look_before_admission(self, now: float) -> None:
-        """Raise Disconnect when the credential does not come."""
-        if now - self._opened_at > self._limits.connect_seconds:
+        """Raise Disconnect when the credential will not come in time.
+
+        `connect_seconds` is when the socket is gone, so the last look before that decides.
+        """
+        if now - self._opened_at > self._limits.connect_seconds - TICK_SECONDS:
             raise Disconnect(CloseCode.CREDENTIALS_REFUSED, "no credential came in time")
 
     def look(self, now: float, outgoing: Outgoing) -> list[bytes]:

@@ -13,10 +13,10 @@ import structlog
 from hive.permissions import Principal
 from server.cancelling import cancel_and_wait
 from server.closing import CloseCode, Disconnect
+from server.liveness import TICK_SECONDS
 from server.peer import Peer
 
 PER_PRINCIPAL: Final = 20
-TICK_SECONDS: Final = 0.5
 RECONNECT_MS: Final = (500, 5_000)
 """When drained clients are to come back: spread, so that they don't all come at once."""
 

@@ -114,6 +114,7 @@ def test_limits_are_those_of_the_code() -> None:
     assert heartbeat["jitter"] == client.heartbeat_jitter
     assert heartbeat["answer_seconds"] == client.answer_seconds
     assert limits["connect_seconds"] == client.connect_seconds
+    assert limits["hello_seconds"] == client.hello_seconds
     assert limits["stuck_seconds"] == client.stuck_seconds
     assert limits["buffered_bytes"] == client.buffered_bytes
     assert limits["connections_per_principal"] == peers.PER_PRINCIPAL

@@ -12,6 +12,7 @@ import yaml
 
 from hive import login_attempts
 from hive.agents import CONTROLS_KEPT
+from hive.tickets import TICKET_SECONDS
 from server import (
     agent_link,
     app,
@@ -116,6 +117,9 @@ LIMITS: dict[str, list[str]] = {
         f"{agent_link.REPORTS_IN_FLIGHT}, or {size(agent_link.REPORT_BYTES_IN_FLIGHT)}"
     ],
     "connections of a principal": [str(peers.PER_PRINCIPAL)],
+    "a socket without a credential": [f"{SOCKET.connect_seconds:.0f} s"],
+    "an agent's link without `hello`": [f"{LINK_LIMITS.hello_seconds:.0f} s"],
+    "a ticket for a socket": [f"within {TICKET_SECONDS} s"],
     "a reader that stopped": [
         f"{size(SOCKET.buffered_bytes)} buffered",
         f"link {size(LINK_LIMITS.buffered_bytes)}",

@@ -337,7 +337,7 @@ async def test_reports_before_hello_are_refused(node: RealtimeNode) -> None:
 
 async def test_no_hello_in_time_closes_with_4007(make_node: Callable[..., Any]) -> None:
     """Who holds a link works."""
-    node = await make_node(connect_seconds=0.1)
+    node = await make_node(hello_seconds=0.1)
     async with node.link() as socket:
         assert await socket.close_code() == 4007
 

@@ -70,6 +70,37 @@ async def test_the_header_comes_before_the_subprotocol_and_the_query(node: Realt
         assert await socket.close_code() == 1008
 
 
+async def test_the_ticket_comes_behind_the_header_and_before_the_rest(node: RealtimeNode) -> None:
+    """A good credential further down makes a bad one above it no better."""
+    path = "/ws?token=bad&ticket=azt_user"
+    async with node.open(path, token=None, subprotocols=["agentzero.v1", bearer("bad")]) as socket:
+        await socket.subscribe("*")
+    async with node.open("/ws?token=user&ticket=azt_bad", token=None) as socket:
+        assert await socket.close_code() == 1008
+    async with node.open("/ws?ticket=azt_user", token="bad") as socket:
+        assert await socket.close_code() == 1008
+
+
+@pytest.mark.parametrize(
+    "path", ["/ws?ticket=user", "/ws?token=azt_user", "/ws?ticket=", "/ws?ticket=azt_user&ticket=x"]
+)
+async def test_a_ticket_is_no_token_and_a_token_no_ticket(node: RealtimeNode, path: str) -> None:
+    """Each counts in its place only, and only alone."""
+    async with node.open(path, token=None) as socket:
+        assert await socket.close_code() == 1008
+
+
+async def test_a_ticket_as_a_bearer_is_refused(node: RealtimeNode) -> None:
+    """In the header, the subprotocol and the first frame."""
+    async with node.open(token="azt_user") as socket:
+        assert await socket.close_code() == 1008
+    async with node.open(token=None, subprotocols=["agentzero.v1", bearer("azt_user")]) as socket:
+        assert await socket.close_code() == 1008
+    async with node.open(token=None) as socket:
+        await socket.send("connect", token="azt_user")
+        assert await socket.close_code() == 1008
+
+
 async def test_two_tokens_in_the_query_close_with_1008(node: RealtimeNode) -> None:
     """Ambiguous is refused."""
     async with node.open("/ws?token=user&token=admin", token=None) as socket:
