@@ -44,14 +44,12 @@ def _give(
     path: dict[str, str] | None = None,
     body: dict[str, Any] | None = None,
 ) -> None:
-    """Name what exists. Cursors are signed: only one that the server gave is valid."""
+    """Name what exists. Cursors are signed: only one that the server gave is valid, if any."""
     if cursor is not None:
+        schema = {"type": "string", "enum": [cursor]}
         operation["parameters"] = [
-            {"name": "cursor", "in": "query", "schema": {"type": "string", "enum": [cursor]}}
-            if parameter.get("$ref", "").endswith("/Cursor")
-            else parameter
-            for parameter in operation["parameters"]
-        ]
+            one for one in operation["parameters"] if not one.get("$ref", "").endswith("/Cursor")
+        ] + [{"name": "cursor", "in": "query", "schema": schema}] * bool(cursor)
     for name, value in (path or {}).items():
         schema = {"type": "string", "minLength": 1}
         operation.setdefault("parameters", []).append(

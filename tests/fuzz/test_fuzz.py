@@ -8,9 +8,9 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -39,7 +39,31 @@ AGENT_OPERATIONS = (
     "unregister_agent",
 )
 TASK_OPERATIONS = ("get_task", "get_task_logs", "cancel_task")
-LISTS = {"list_agents": "agents", "list_tasks": "tasks", "list_events": "events"}
+USER_OPERATIONS = (
+    "get_user",
+    "update_user",
+    "reset_user_password",
+    "list_user_sessions",
+    "revoke_user_sessions",
+    "delete_user",
+)
+KEY_OPERATIONS = ("get_api_key", "rotate_api_key", "revoke_api_key")
+SIGNING_KEY_OPERATIONS = ("get_signing_key", "revoke_signing_key")
+LISTS = {
+    "list_agents": "agents",
+    "list_tasks": "tasks",
+    "list_events": "events",
+    "list_users": "users",
+    "list_user_sessions": "users/{user_id}/sessions",
+    "list_sessions": "auth/sessions",
+    "list_api_keys": "api-keys",
+    "list_signing_keys": "signing-keys",
+    "list_audit_records": "audit",
+    "export_audit_records": "audit/export",
+}
+# What changes who asks: it would end the whole run. Somebody new does each.
+ON_ONESELF = ("logout", "change_password", "create_signing_key", "revoke_session")
+OTHERS = tuple(f"--exclude-operation-id={name}" for name in ON_ONESELF)
 
 
 @dataclass(frozen=True)
@@ -77,29 +101,88 @@ def target(
 
 
 def _fill(url: str, key: str) -> Target:
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client:
-
-        def post(path: str, **body: Any) -> Any:
-            answer = client.post(f"/api/v1/{path}", json=body)
-            assert answer.is_success, answer.text
-            return answer.json()
-
-        one, two = [post("agents", name=name, slots=64) for name in ("one", "two")]
-        tasks = [post("tasks", name=f"task {n}")["task_id"] for n in range(QUEUED_TASKS)]
-        leases = post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS))
-        given: dict[str, Any] = {
-            name: {"path": {"lease_id": lease["lease_id"]}, "body": {"fence": lease["fence"]}}
-            for name, lease in zip(LEASE_OPERATIONS, leases, strict=True)
-        }
-        for name in AGENT_OPERATIONS:
-            agent = two if name == "unregister_agent" else one
-            given[name] = {"path": {"agent_id": agent["agent_id"]}}
-        for name in TASK_OPERATIONS:
-            given[name] = {"path": {"task_id": tasks[-1]}}
+    with Arranging(url, key) as admin:
+        given = {**_hive_given(admin), **_identity_given(admin)}
         for name, path in LISTS.items():
-            links = client.get(f"/api/v1/{path}?limit=1").links
-            given[name] = {"cursor": links["next"]["url"].partition("cursor=")[2]}
-    return Target(url, key, one["api_key"], given)
+            links = admin.client.get(f"/api/v1/{path.format_map(admin.named)}?limit=1").links
+            following = links["next"]["url"].partition("cursor=")[2] if "next" in links else ""
+            given[name] = {**given.get(name, {}), "cursor": following}
+        return Target(url, key, admin.named["agent_key"], given)
+
+
+class Arranging:
+    """A client that makes what the fuzzing finds; `named` keeps identifiers for later."""
+
+    def __init__(self, url: str, credential: str) -> None:
+        headers = {"Authorization": f"Bearer {credential}"}
+        self.client = httpx.Client(base_url=url, headers=headers, timeout=20)
+        self.named: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Create something."""
+        answer = self.client.post(f"/api/v1/{path}", json=body)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def log_in(self, username: str) -> str:
+        """An access token."""
+        tokens = self.post("auth/login", username=username, password=PASSWORD)
+        return str(tokens["access_token"])
+
+    def add_user(self, role: str = "user") -> tuple[str, str]:
+        """A new user: its identifier and its name."""
+        username = f"fuzz-{uuid.uuid4().hex[:12]}"
+        made = self.post("users", username=username, password=PASSWORD, role=role)
+        return made["user_id"], username
+
+
+def _hive_given(admin: Arranging) -> dict[str, Any]:
+    one, two = [admin.post("agents", name=name, slots=64) for name in ("one", "two")]
+    admin.named["agent_key"] = one["api_key"]
+    tasks = [admin.post("tasks", name=f"task {n}")["task_id"] for n in range(QUEUED_TASKS)]
+    leases = admin.post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS))
+    given: dict[str, Any] = {
+        name: {"path": {"lease_id": lease["lease_id"]}, "body": {"fence": lease["fence"]}}
+        for name, lease in zip(LEASE_OPERATIONS, leases, strict=True)
+    }
+    for name in AGENT_OPERATIONS:
+        agent = two if name == "unregister_agent" else one
+        given[name] = {"path": {"agent_id": agent["agent_id"]}}
+    for name in TASK_OPERATIONS:
+        given[name] = {"path": {"task_id": tasks[-1]}}
+    return given
+
+
+def _identity_given(admin: Arranging) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name in USER_OPERATIONS:
+        user_id, username = admin.add_user()
+        given[name] = {"path": {"user_id": user_id}}
+        if name == "list_user_sessions":
+            admin.named["user_id"] = user_id
+            admin.log_in(username)
+            admin.log_in(username)
+            session = admin.client.get(f"/api/v1/users/{user_id}/sessions").json()[0]
+            named = {"user_id": user_id, "session_id": session["session_id"]}
+            given["revoke_user_session"] = {"path": named}
+    for name in KEY_OPERATIONS:
+        given[name] = {"path": {"key_id": admin.post("api-keys", name=name)["key_id"]}}
+    for name in SIGNING_KEY_OPERATIONS:
+        with Arranging(str(admin.client.base_url), admin.log_in(admin.add_user()[1])) as signer:
+            made = signer.post("signing-keys", name=name, algorithm="hmac-sha256")
+        given[name] = {"path": {"signing_key_id": made["signing_key_id"]}}
+    # Two of them make a list with a second page.
+    admin.log_in("admin")
+    admin.log_in("admin")
+    record = admin.client.get("/api/v1/audit?limit=1").json()[0]
+    given["get_audit_record"] = {"path": {"record_id": record["record_id"]}}
+    return given
 
 
 def fuzz(target: Target, key: str, tmp_path: Path, *options: str) -> dict[str, dict[str, int]]:
@@ -128,17 +211,19 @@ def fuzz(target: Target, key: str, tmp_path: Path, *options: str) -> dict[str, d
     return answers
 
 
-def fuzz_logout(target: Target, tmp_path: Path) -> dict[str, dict[str, int]]:
-    """Logging out needs a session to end, which the key of the whole run is not."""
-    credentials = {"username": "admin", "password": PASSWORD}
-    tokens = httpx.post(f"{target.url}/api/v1/auth/login", json=credentials).json()
-    return fuzz(
-        target,
-        tokens["access_token"],
-        tmp_path,
-        "--include-operation-id=logout",
-        "--phases=examples",
-    )
+def fuzz_on_oneself(target: Target, tmp_path: Path, *options: str) -> dict[str, dict[str, int]]:
+    """What changes the caller is done by a new user each, with a session and a second one."""
+    answers: dict[str, dict[str, int]] = {}
+    for name in ON_ONESELF:
+        with Arranging(target.url, target.admin_key) as admin:
+            user_id, username = admin.add_user()
+            admin.log_in(username)
+            (session,) = admin.client.get(f"/api/v1/users/{user_id}/sessions").json()
+            token = admin.log_in(username)
+        given = {"revoke_session": {"path": {"session_id": session["session_id"]}}}
+        alone = replace(target, given=given)
+        answers |= fuzz(alone, token, tmp_path, f"--include-operation-id={name}", *options)
+    return answers
 
 
 def assert_every_operation_succeeded(answers: dict[str, dict[str, int]]) -> None:
@@ -156,8 +241,9 @@ def assert_every_operation_succeeded(answers: dict[str, dict[str, int]]) -> None
 @pytest.mark.timeout(400)
 def test_fuzzing_as_admin_finds_nothing(target: Target, tmp_path: Path) -> None:
     """All phases and checks with the operator's key; every operation reaches a 2xx."""
-    answers = fuzz(target, target.admin_key, tmp_path, "--max-examples=25")
-    assert_every_operation_succeeded(answers | fuzz_logout(target, tmp_path))
+    answers = fuzz(target, target.admin_key, tmp_path, *OTHERS, "--max-examples=25")
+    answers |= fuzz_on_oneself(target, tmp_path, "--phases=examples,coverage")
+    assert_every_operation_succeeded(answers)
 
 
 @pytest.mark.more
@@ -166,6 +252,7 @@ def test_fuzzing_as_admin_finds_nothing(target: Target, tmp_path: Path) -> None:
 def test_long_fuzzing_finds_nothing(target: Target, tmp_path: Path, role: str) -> None:
     """Many more examples, of another seed, for who may do everything and for who may do little."""
     key = {"admin": target.admin_key, "agent": target.agent_key}[role]
-    answers = fuzz(target, key, tmp_path, "--max-examples=300", "--seed=1")
+    answers = fuzz(target, key, tmp_path, *OTHERS, "--max-examples=300", "--seed=1")
     if role == "admin":
-        assert_every_operation_succeeded(answers | fuzz_logout(target, tmp_path))
+        answers |= fuzz_on_oneself(target, tmp_path, "--phases=examples,coverage")
+        assert_every_operation_succeeded(answers)
