@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from bson.max_key import MaxKey
-from bson.min_key import MinKey
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import BulkWriteError
 
@@ -20,6 +19,7 @@ from storage.mongo.client import Database, Document, guarded, make_indexes
 
 DUPLICATE_KEY = 11000
 PAGE = 500
+_IN_ORDER = [("_id", ASCENDING)]
 INDEXES = (
     IndexModel([("record_id", ASCENDING)], name="record_id_unique", unique=True),
     *(
@@ -195,11 +195,13 @@ class MongoAudit:
     @guarded
     async def _with_records(self) -> Sequence[str]:
         found: list[str] = []
-        query: Document = {}
+        bounds: Document = {"$gte": {"boot": ""}, "$lt": {"boot": {}}}
         # From the first record of one chain to that of the next: a look for each, not for all.
-        while document := await self._audit.find_one(query, {"_id": True}, sort=[("_id", 1)]):
+        while document := await self._audit.find_one(
+            {"_id": bounds}, {"_id": True}, sort=_IN_ORDER
+        ):
             found.append(document["_id"]["boot"])
-            query = {"_id": {"$gt": {"boot": found[-1], "n": MaxKey()}}}
+            bounds = {"$gt": {"boot": found[-1], "n": MaxKey()}, "$lt": {"boot": {}}}
         return found
 
     async def _holds(self, document: Document) -> bool:
@@ -213,7 +215,7 @@ def _place(boot: str, n: int) -> Document:
 
 def _behind(boot: str, n: int) -> Document:
     # Also what is no number: it must not hide from verification.
-    lower = {"$gt": _place(boot, n)} if n else {"$gte": {"boot": boot, "n": MinKey()}}
+    lower = {"$gt": _place(boot, n)} if n else {"$gte": {"boot": boot}}
     return {**lower, "$lte": {"boot": boot, "n": MaxKey()}}
 
 
