@@ -192,7 +192,7 @@ async def test_events_of_a_subject_are_in_the_order_of_the_commits(
         row = sql.get(RevocationCounterRow, 1)
         assert row is not None
         # The ORM would write this behind the row of the outbox, which it got a number for.
-        row.position = RevocationCounterRow.position + 1  # type: ignore[assignment]
+        row.position = RevocationCounterRow.position + 1
         _record(sql, 2)
 
     holder = asyncio.create_task(database.write(first))
