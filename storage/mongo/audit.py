@@ -20,6 +20,8 @@ from storage.mongo.client import Database, Document, guarded, make_indexes
 DUPLICATE_KEY = 11000
 PAGE = 500
 _IN_ORDER = [("_id", ASCENDING)]
+# Documents are compared by the type of their first field, then by its name, then by its value.
+_BEHIND_ALL = {"boot\x01": ""}
 INDEXES = (
     IndexModel([("record_id", ASCENDING)], name="record_id_unique", unique=True),
     *(
@@ -136,7 +138,7 @@ class MongoAudit:
         outside: list[Document] = [
             {"_id": {"$not": {"$gte": {}}}},
             {"_id": {"$gte": {}, "$lt": {"boot": ""}}},
-            {"_id": {"$gte": {"boot": {}}}},
+            {"_id": {"$gte": _BEHIND_ALL}},
         ]
         for query in outside:
             found = await self._audit.find_one(query, {"_id": True})
@@ -195,13 +197,13 @@ class MongoAudit:
     @guarded
     async def _with_records(self) -> Sequence[str]:
         found: list[str] = []
-        bounds: Document = {"$gte": {"boot": ""}, "$lt": {"boot": {}}}
+        bounds: Document = {"$gte": {"boot": ""}, "$lt": _BEHIND_ALL}
         # From the first record of one chain to that of the next: a look for each, not for all.
         while document := await self._audit.find_one(
             {"_id": bounds}, {"_id": True}, sort=_IN_ORDER
         ):
             found.append(document["_id"]["boot"])
-            bounds = {"$gt": {"boot": found[-1], "n": MaxKey()}, "$lt": {"boot": {}}}
+            bounds = {"$gt": {"boot": found[-1], "n": MaxKey()}, "$lt": _BEHIND_ALL}
         return found
 
     async def _holds(self, document: Document) -> bool:
