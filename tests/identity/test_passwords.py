@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -10,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from hive.errors import Unavailable
-from server.passwords import Passwords, UnusablePassword
+from server.passwords import NICE, Passwords, UnusablePassword
 
 
 @pytest.fixture
@@ -116,6 +118,15 @@ async def test_two_hundred_logins_are_bounded_and_leave_the_loop_alone() -> None
     lags.sort()
     # 20 ms is the goal; the margin is for a machine that is busy with other tests.
     assert lags[int(len(lags) * 0.99)] < 0.1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no niceness")
+async def test_hashing_gives_way_to_the_loop(cheap: Passwords) -> None:
+    """The threads that hash are nicer than the rest of the process."""
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    theirs = await cheap._run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+    assert theirs == min(19, own + NICE)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 async def test_room_comes_back(cheap: Passwords) -> None:
