@@ -38,7 +38,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MUTATIONS = 1_000
 SOAKED_MUTATIONS = 10_000
-AT_ONCE = 50
+AT_ONCE = 20
+BUSY = 3
 REFUSED = {"signature-required", "signature-invalid", "signature-replayed"}
 
 
@@ -308,6 +309,10 @@ async def test_no_bent_signature_is_accepted(world: World, count: int) -> None:
     async def attempt(bend: Bend, key: Key) -> None:
         draft = bend(world, key, dice)
         answer = await world.send(draft)
+        for _ in range(BUSY):
+            # A machine that is too busy to say refuses, too; what it would have said is wanted.
+            if answer.status_code == 503:
+                answer = await world.send(draft)
         code = answer.json().get("code")
         assert (answer.status_code, code in REFUSED) == (401, True), (
             f"{bend.__name__}: {answer.status_code} {answer.text}\n{draft}"
