@@ -176,14 +176,14 @@ async def test_agent_leaves_its_history(admin: Api, user: Api, agent: Agent) -> 
     assert all("api_key" not in event["data"] for event in events)
 
 
-async def test_trimmed_log_is_gone(node: RunningNode, user: Api, worked: str) -> None:
+async def test_trimmed_log_is_gone(node: RunningNode, admin: Api, worked: str) -> None:
     """When the log no longer holds what follows `after`: 410, and where it begins now."""
     log = node.node.store.events
     oldest = await log.oldest()
     await log._events.delete_many({"_id": {"$lt": oldest + 3}})
-    problem = await user.refused(410, "GET", f"{EVENTS}?after={oldest}")
+    problem = await admin.refused(410, "GET", f"{EVENTS}?after={oldest}")
     assert problem["code"] == "log-trimmed"
     assert str(oldest + 3) in problem["detail"]
-    events = await user.ok("GET", f"{EVENTS}?after={oldest + 2}&limit=1")
+    events = await admin.ok("GET", f"{EVENTS}?after={oldest + 2}&limit=1")
     assert events[0]["seq"] == str(oldest + 3)
-    assert (await user.ok("GET", f"{EVENTS}?limit=1"))[0]["seq"] == str(oldest + 3)
+    assert (await admin.ok("GET", f"{EVENTS}?limit=1"))[0]["seq"] == str(oldest + 3)
