@@ -17,10 +17,10 @@ import typer
 from hive.changes import Actor
 from hive.token_keys import TokenAlgorithm, TokenKey
 from server.cli_exits import FAILED, read_settings, refuse
-from server.data_directory import DataDirectory, DataDirectoryError, RunningServer
+from server.cli_server import find_link
+from server.data_directory import DataDirectory, DataDirectoryError
 from server.settings import Settings
 
-TIMEOUT_SECONDS = 30.0
 OPERATOR = Actor("system:operator")
 ROTATE = "/api/v1/auth/keys/rotate"
 
@@ -41,48 +41,16 @@ def rotate(
 ) -> None:
     """Make the next key that signs access tokens; tokens of earlier keys stay valid."""
     settings = read_settings()
-    directory = DataDirectory(settings.data_dir)
-    server = directory.find_running_server()
-    if server is None:
+    link = find_link(DataDirectory(settings.data_dir))
+    if link is None:
         ring = _rotate_here(settings, algorithm)
     else:
-        ring = _ask(server, directory, algorithm)
+        body = {} if algorithm is None else {"algorithm": algorithm.value}
+        ring = link.ask("POST", ROTATE, body)
     typer.echo(f"The key {ring['kid']} ({ring['algorithm']}) signs from {ring['signs_from']}.")
     for key in ring["verifying"]:
         until = key["verifies_until"]
         typer.echo(f"Tokens of {key['kid']} ({key['algorithm']}) are accepted until {until}.")
-
-
-def _ask(
-    server: RunningServer, directory: DataDirectory, algorithm: TokenAlgorithm | None
-) -> Mapping[str, Any]:
-    from tornado.httpclient import HTTPClient, HTTPClientError  # noqa: PLC0415 - for `--help`
-
-    credential = directory.find_operator_key()
-    if credential is None:
-        raise refuse(f"There is no {directory.operator_key_path}; start the server again.")
-    client = HTTPClient()
-    try:
-        response = client.fetch(
-            server.url + ROTATE,
-            method="POST",
-            headers={
-                "Authorization": f"Bearer {credential}",
-                "Content-Type": "application/json",
-            },
-            body=json.dumps({} if algorithm is None else {"algorithm": algorithm.value}),
-            request_timeout=TIMEOUT_SECONDS,
-            raise_error=False,
-        )
-    except (OSError, HTTPClientError) as error:
-        raise refuse(f"The server at {server.url} does not answer: {error}", FAILED) from None
-    finally:
-        client.close()
-    answer = json.loads(response.body or b"{}")
-    if response.error is not None:
-        reason = answer.get("detail", response.reason)
-        raise refuse(f"The server at {server.url} refused ({response.code}): {reason}", FAILED)
-    return dict(answer)
 
 
 def _rotate_here(settings: Settings, algorithm: TokenAlgorithm | None) -> Mapping[str, Any]:
