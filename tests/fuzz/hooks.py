@@ -46,10 +46,10 @@ def _give(
 ) -> None:
     """Name what exists. Cursors are signed: only one that the server gave is valid, if any."""
     if cursor is not None:
-        schema = {"type": "string", "enum": [cursor]}
+        cursors = {"type": "string", "enum": [cursor]}
         operation["parameters"] = [
             one for one in operation["parameters"] if not one.get("$ref", "").endswith("/Cursor")
-        ] + [{"name": "cursor", "in": "query", "schema": schema}] * bool(cursor)
+        ] + [{"name": "cursor", "in": "query", "schema": cursors}] * bool(cursor)
     for name, value in (path or {}).items():
         schema = {"type": "string", "minLength": 1}
         operation.setdefault("parameters", []).append(
