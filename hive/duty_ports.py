@@ -14,11 +14,11 @@ from typing import Any, Protocol
 from hive.changes import Actor, Change, Without
 from hive.events import Event
 from hive.leases import NewLease
-from hive.ports import DecideTask
+from hive.ports import DecideTask, Holdings
 from hive.tasks import Task, TaskStatus
 
 
-class Queue(Protocol):
+class Queue(Holdings, Protocol):
     """The queued tasks, as the claimer of a node sees them."""
 
     async def claim(
@@ -43,9 +43,6 @@ class Queue(Protocol):
 
     async def key_slots(self, key: str) -> set[int]:
         """The slots of a concurrency key that are in use."""
-
-    async def held_by(self, agent_id: str) -> Sequence[Task]:
-        """The tasks that the agent has leases on, without free-form values."""
 
 
 class Sweeps(Protocol):
@@ -135,8 +132,10 @@ class ChangeFeed(Protocol):
         Entering raises HistoryLost when the token is too old.
         """
 
-    def unrecorded(self, at: Mapping[str, Any]) -> AsyncIterator[Recorded]:
+    def unrecorded(self, at: Mapping[str, Any]) -> AsyncIterator[Sequence[Recorded]]:
         """The last event of every resource whose version is newer than its last one in the log.
+
+        They come in batches, and behind them the notices that are not in the log.
 
         The resources are read as they were at the token of a stream that has just been opened, so
         that nothing is told twice, skipped or told after what followed it.

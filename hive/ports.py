@@ -79,7 +79,14 @@ class Identifiers(Protocol):
         """A new identifier such as `tsk_01m7...`."""
 
 
-class Tasks(Protocol):
+class Holdings(Protocol):
+    """Who works on what."""
+
+    async def held_by(self, agent_id: str) -> Sequence[Task]:
+        """The tasks that the agent has leases on, without free-form values."""
+
+
+class Tasks(Holdings, Protocol):
     """The tasks.
 
     Every change is one atomic update of one document with its event, majority-committed.
@@ -115,9 +122,6 @@ class Tasks(Protocol):
 
     async def renew(self, proof: LeaseProof, seconds: float, *, agent_id: str | None) -> Task:
         """Extend a current lease. Raises LeaseLost, LeaseNotFound."""
-
-    async def held_by(self, agent_id: str) -> Sequence[Task]:
-        """The tasks that the agent has leases on, without free-form values."""
 
     async def count_by_status(self) -> dict[str, int]:
         """How many tasks there are of each status."""

@@ -22,11 +22,6 @@ def text_frame(payload: bytes) -> bytes:
     return struct.pack("!BBQ", _FINAL_TEXT, 127, size) + payload
 
 
-def payload_of(frame: bytes) -> bytes:
-    """The payload of a frame that `text_frame` made."""
-    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
-
-
 def control_frame(frame_type: str, /, **fields: Any) -> bytes:
     """A frame of the type; fields that are None are left out."""
     present = {name: value for name, value in fields.items() if value is not None}

@@ -40,7 +40,6 @@ DUTY = "recorder"
 CHECKPOINT_SECONDS = 5.0
 TRIM_SECONDS = 600.0
 TRIM_EVENTS = 5000
-RECONCILE_BATCH = 500
 log = structlog.get_logger(__name__)
 Token = Mapping[str, Any]
 
@@ -126,14 +125,8 @@ class Recorder:
         # These entries keep the lost token: a kill before the next checkpoint begins here again.
         if lost is not None:
             await self._append([_reset_entry(self._seq + 1, lost)])
-        batch: list[Recorded] = []
-        async for entry in self._feed.unrecorded(stream.token):
-            batch.append(replace(entry, token=lost))
-            if len(batch) == RECONCILE_BATCH:
-                await self._append(batch)
-                batch = []
-        if batch:
-            await self._append(batch)
+        async for batch in self._feed.unrecorded(stream.token):
+            await self._append([replace(entry, token=lost) for entry in batch])
 
 
 def later(one: Token | None, other: Token | None) -> Token | None:

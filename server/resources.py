@@ -24,11 +24,6 @@ def asyncapi_path() -> Path:
     return _find("asyncapi.yaml")
 
 
-def web_path() -> Path:
-    """The directory of the static pages."""
-    return _find("web")
-
-
 def examples_path() -> Path:
     """The directory of the examples; `data/` in it is the demo's input."""
     return _find("examples")

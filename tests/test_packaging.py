@@ -104,7 +104,7 @@ def test_a_missing_resource_says_where_it_was_expected(
 ) -> None:
     """An incomplete installation is told apart from a bug."""
     monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "server")
-    for find in (resources.asyncapi_path, resources.web_path):
+    for find in (resources.asyncapi_path, resources.examples_path):
         with pytest.raises(resources.ResourceMissing, match="_bundled"):
             find()
 

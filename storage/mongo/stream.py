@@ -144,15 +144,13 @@ class MongoChangeFeed:
             finally:
                 await _quietly(stream)
 
-    async def unrecorded(self, at: Mapping[str, Any]) -> AsyncIterator[Recorded]:
+    async def unrecorded(self, at: Mapping[str, Any]) -> AsyncIterator[Sequence[Recorded]]:
         before = _time_before(at)
         for name in RESOURCES:
             async for page in self._pages(name, "_id", before):
-                for recorded in await self._newer(page):
-                    yield recorded
+                yield await self._newer(page)
         async for page in self._pages(NOTICES, "version", before):
-            for recorded in await self._unknown(page):
-                yield recorded
+            yield await self._unknown(page)
 
     async def _pages(
         self, name: str, order: str, at: Timestamp

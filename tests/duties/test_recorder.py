@@ -17,6 +17,7 @@ from hive.errors import Unavailable
 from hive.events import Event
 from server import recorder as recording_duty
 from server.recorder import DUTY, later
+from storage.mongo import stream
 from storage.mongo.events import MongoEventLog
 from storage.mongo.stream import MongoChangeFeed
 from tests.duties.recording import Recording, events_in_log, recording, whole_log
@@ -275,13 +276,14 @@ class _BusyFeed(MongoChangeFeed):
         self._store = store
         self._task_ids = task_ids
 
-    async def unrecorded(self, at: Mapping[str, Any]) -> AsyncIterator[Recorded]:
+    async def unrecorded(self, at: Mapping[str, Any]) -> AsyncIterator[Sequence[Recorded]]:
         for task_id in self._task_ids:
             await _touch(self._store, task_id, 2)
         new = await self._store.submit()
-        async for entry in super().unrecorded(at):
-            await _touch(self._store, entry.subject)
-            yield entry
+        async for batch in super().unrecorded(at):
+            for entry in batch:
+                await _touch(self._store, entry.subject)
+            yield batch
         await _touch(self._store, new.task_id)
 
 
@@ -323,7 +325,7 @@ async def test_a_kill_while_history_is_made_good_loses_nothing(
     store: Store, writes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one begins with the reset again and records what is still missing."""
-    monkeypatch.setattr(recording_duty, "RECONCILE_BATCH", 2)
+    monkeypatch.setattr(stream, "RECONCILE_BATCH", 2)
     async with recording(store) as recorder:
         tasks = [await store.submit() for _ in range(5)]
         await recorder.until(5)

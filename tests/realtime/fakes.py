@@ -58,6 +58,11 @@ async def redeem(credential: str, address: str | None = None) -> Principal:
     return await authenticate(credential.removeprefix("azt_"), address)
 
 
+def payload_of(frame: bytes) -> bytes:
+    """The payload of a text frame of the server (RFC 6455, section 5.2)."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
 IDENTIFIERS = {
     "user": "user_id",
     "session": "session_id",

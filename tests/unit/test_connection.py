@@ -17,12 +17,11 @@ from server import connection as connecting
 from server.closing import CloseCode
 from server.connection import EVENT_BYTES, Connection, Mode
 from server.contract import Contract, Message
-from server.frames import payload_of
 from server.hub import Hub
 from server.liveness import PeerLimits
 from server.peers import Peers
 from server.resources import asyncapi_path, openapi_path
-from tests.realtime.fakes import FakeLog, authenticate, event
+from tests.realtime.fakes import FakeLog, authenticate, event, payload_of
 
 
 @cache

@@ -10,10 +10,10 @@ import pytest
 
 from hive.errors import LogTrimmed, Unavailable
 from hive.events import Event
-from server.frames import control_frame, payload_of, text_frame
+from server.frames import control_frame, text_frame
 from server.hub import Hub
 from server.ring import Entry, Ring
-from tests.realtime.fakes import FakeLog, event
+from tests.realtime.fakes import FakeLog, event, payload_of
 
 
 class Recorder:
