@@ -476,17 +476,13 @@ async def open_token_keys(
 
 
 @asynccontextmanager
-async def open_users(
-    settings: Settings, directory: DataDirectory
-) -> AsyncIterator[StoredUsers]:
+async def open_users(settings: Settings, directory: DataDirectory) -> AsyncIterator[StoredUsers]:
     """The users alone, for a command that runs while no server does."""
     async with AsyncExitStack() as stack:
         database = await _open_sql(stack, settings, directory)
         passwords = Passwords()
         stack.callback(passwords.close)
-        guard = LoginGuard(
-            SqlLoginFailures(database), _derive_keys(settings, directory).accounts
-        )
+        guard = LoginGuard(SqlLoginFailures(database), _derive_keys(settings, directory).accounts)
         # Nobody is connected here; nodes elsewhere follow by the record.
         yield StoredUsers(
             SqlUsers(database), passwords=passwords, guard=guard, announce=lambda _: None

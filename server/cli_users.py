@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
@@ -30,6 +30,7 @@ USERS = "/api/v1/users"
 PAGE = 200
 COLUMNS = ("username", "role", "disabled", "user_id", "created_at")
 View = Mapping[str, Any]
+T = TypeVar("T")
 
 app = typer.Typer(
     help="Who may log in. While no server runs, the database itself is changed.",
@@ -179,11 +180,11 @@ class _Local:
 
         self._run(lambda users: users.update(user_id, UserChange(disabled=True), OPERATOR))
 
-    def _run(self, work: Callable[[StoredUsers], Awaitable[Any]]) -> Any:
+    def _run(self, work: Callable[[StoredUsers], Awaitable[T]]) -> T:
         from hive.errors import HiveError  # noqa: PLC0415 - `--help` should not wait
         from server import bootstrap  # noqa: PLC0415
 
-        async def unit() -> Any:
+        async def unit() -> T:
             with DataDirectory(self._settings.data_dir) as directory:
                 async with bootstrap.open_users(self._settings, directory) as users:
                     return await work(users)

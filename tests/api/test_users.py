@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 USERS = "/api/v1/users"
 AUTH = "/api/v1/auth"
 NEW = "a better battery for horses"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _name(prefix: str = "user") -> str:
@@ -203,14 +207,18 @@ async def test_a_reset_without_a_password_shows_a_random_one_once(
     user = await _create(admin)
     api = await node.log_in(user["username"])
     path = f"{USERS}/{user['user_id']}/password"
-    for request in ({}, {"json": {}}):
-        answer = await admin.ok("POST", path, **request)
+    shown: list[str] = []
+    without: tuple[dict[str, str] | None, ...] = (None, {})
+    for body in without:
+        answer = await admin.ok("POST", path, json=body)
         assert answer["message"] == "Password reset"
-        assert len(answer["password"]) >= 20
+        shown.append(answer["password"])
+    assert shown[0] != shown[1]
+    assert all(len(each) >= 20 for each in shown)
     await api.refused(401, "GET", f"{AUTH}/me")
     old = {"username": user["username"], "password": PASSWORD}
     await api.refused(401, "POST", f"{AUTH}/login", json=old)
-    await api.ok("POST", f"{AUTH}/login", json={**old, "password": answer["password"]})
+    await api.ok("POST", f"{AUTH}/login", json={**old, "password": shown[1]})
 
 
 async def test_a_reset_to_a_given_password_does_not_show_it(node: RunningNode, admin: Api) -> None:
@@ -293,3 +301,40 @@ async def test_users_are_for_admins(user: Api, viewer: Api, agent: Agent, who: s
         ("DELETE", f"{USERS}/{me}/sessions/ses_1", None),
     ):
         await api.refused(403, method, path, **({} if body is None else {"json": body}))
+
+
+async def test_operator_works_from_the_command_line(node: RunningNode) -> None:
+    """`agentzero user` asks the running server with the operator's key."""
+    node.directory.write_running_server(node.url)
+    name = _name("cli")
+    code, said = await _user(node, "create", name, "--role", "viewer")
+    assert code == 0, said
+    credentials = {"username": name, "password": said.rpartition(": ")[2].strip()}
+    tokens = await node.client().ok("POST", f"{AUTH}/login", json=credentials)
+    code, said = await _user(node, "reset-password", name.upper())
+    assert code == 0, said
+    await node.client(tokens["access_token"]).refused(401, "GET", f"{AUTH}/me")
+    assert await _user(node, "disable", name) == (
+        0,
+        f"User `{name}` is disabled; all sessions ended.\n",
+    )
+    code, said = await _user(node, "list", "--disabled")
+    assert name in [line.split("\t")[0] for line in said.splitlines()]
+    assert await _user(node, "disable", "nobody") == (1, "There is no user `nobody`.\n")
+    code, said = await _user(node, "create", name)
+    assert (code, "refused (409)" in said) == (1, True)
+
+
+async def _user(node: RunningNode, *arguments: str) -> tuple[int | None, str]:
+    """Exit code, and all that the command said."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "server.cli", "user", *arguments),
+        cwd=ROOT,
+        env={"AGENTZERO_DATA_DIR": str(node.directory.path), "NO_COLOR": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    return process.returncode, said.decode()

@@ -6,6 +6,7 @@ Time is counted from the answer to the change: its commit came before that.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,6 +28,7 @@ __all__ = ["postgres_server"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALLOWED_SECONDS = 1.0
 ASKED_LATE = 3
+SERVED = 100
 REVOKED = 4101
 # 503 is the answer of a node that has too much to do; it accepted nothing.
 FAULTS = frozenset(range(500, 600)) - {503}
@@ -35,6 +37,7 @@ AUTH = "/api/v1/auth"
 AGENTS = "/api/v1/agents"
 ASKED = f"{USERS}?limit=1"
 NEW = "a better battery for horses"
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -192,6 +195,7 @@ async def _watch(
             await CHANGES[change](victim)
             changed = time.monotonic()
             await eventually(lambda: _asked_late(load.answers, changed), "all is over", 30)
+    log.info("%s: %.0f requests a second", change, _rate(load.answers))
     problems = _stale(load.answers, changed)
     for number, close in enumerate(closes):
         code, closed = close.result()
@@ -224,6 +228,10 @@ async def _code(socket: JudgedSocket) -> int | None:
 
 def _served(answers: list[Answered]) -> int:
     return sum(answer.accepted for answer in answers)
+
+
+def _rate(answers: list[Answered]) -> float:
+    return len(answers) / (answers[-1].ended - answers[0].began)
 
 
 def _stale(answers: list[Answered], changed: float) -> list[str]:
@@ -264,7 +272,7 @@ async def _demote(hive: Hive, *, under_way: int) -> None:
     async with await hive.log_in(user["username"]) as api, asyncio.TaskGroup() as tasks:
         for number in range(under_way):
             tasks.create_task(register(number, str(api.credential)))
-        await eventually(lambda: _served(answers) >= under_way, "agents are registered", 60)
+        await eventually(lambda: _served(answers) >= SERVED, "agents are registered", 60)
         await hive.admin.ok("PATCH", f"{USERS}/{user['user_id']}", json={"role": "user"})
         changed = time.monotonic()
         await eventually(lambda: _asked_late(answers, changed), "all is over", 30)
@@ -277,4 +285,5 @@ async def _demote(hive: Hive, *, under_way: int) -> None:
     late = [name for name in made if began[name] > changed + ALLOWED_SECONDS]
     assert late == []
     assert _stale(answers, changed) == []
+    log.info("%d under way: %d registered, %d asked", under_way, len(made), len(answers))
     assert {answer.status for answer in answers} - {503} == {201, 403}
