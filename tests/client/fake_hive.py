@@ -68,6 +68,7 @@ class FakeHive:
         self.frames: list[dict[str, Any]] = []
         self.tasks: dict[str, dict[str, Any]] = {}
         self.agents: dict[str, dict[str, Any]] = {}
+        self.api_keys: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, list[dict[str, Any]]] = {}
         self.events: list[dict[str, Any]] = []
         self.leases: dict[str, HeldLease] = {}

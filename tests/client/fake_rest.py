@@ -40,7 +40,8 @@ class Rest(tornado.web.RequestHandler):
                 self.set_header(name, value)
             self.finish(problem(refusal.status, refusal.code, refusal.detail, path))
             return
-        status = 201 if (method, path) == ("POST", "/api/v1/agents") else 200
+        made = path == "/api/v1/agents" or path.startswith("/api/v1/api-keys")
+        status = 201 if method == "POST" and made else 200
         self.hive.judge(contracts().response(method, path, status, answer))
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
@@ -98,9 +99,50 @@ class Rest(tornado.web.RequestHandler):
                 return self.history()
             case ["POST", "leases", lease_id, verb]:
                 return self.hive.report(lease_id, verb, body)
+            case [_, "api-keys", *rest]:
+                return self.api_keys(method, rest, body)
             case [_, "agents", *rest]:
                 return await self.agents(method, rest, body)
         raise Refusal(404, "not-found")
+
+    def api_keys(self, method: str, path: list[str], body: Any) -> Any:
+        keys = self.hive.api_keys
+        match [method, *path]:
+            case ["POST"]:
+                return self.make_key(body)
+            case ["GET"]:
+                wanted = self.get_query_argument("status", None)
+                return self.page([k for k in keys.values() if wanted in (None, k["status"])])
+            case ["GET", key_id]:
+                return self.find(keys, key_id, "api-key-not-found")
+            case ["DELETE", key_id]:
+                key = self.find(keys, key_id, "api-key-not-found")
+                key["status"] = "revoked"
+                return key
+            case ["POST", key_id, "rotate"]:
+                old = self.find(keys, key_id, "api-key-not-found")
+                if "successor_id" in old:
+                    raise Refusal(409, "api-key-rotated")
+                new = self.make_key({"name": old["name"], "scopes": old["scopes"]})
+                old["successor_id"] = new["key_id"]
+                return new
+        raise Refusal(404, "not-found")
+
+    def make_key(self, wish: dict[str, Any]) -> dict[str, Any]:
+        number = len(self.hive.api_keys)
+        key = {
+            "key_id": f"key_{number}",
+            "name": wish["name"],
+            "prefix": f"azk_{number}",
+            "owner": "usr_1",
+            "role": "admin",
+            "scopes": wish.get("scopes", []),
+            "allowed_addresses": wish.get("allowed_addresses", []),
+            "status": "active",
+            "created_at": "2026-11-21T09:00:00.000Z",
+        }
+        self.hive.api_keys[str(key["key_id"])] = key
+        return key | {"api_key": f"azk_{number}-secret"}
 
     async def agents(self, method: str, path: list[str], body: Any) -> Any:
         hive = self.hive

@@ -111,11 +111,13 @@ async def test_blocking_on_the_own_loop_is_refused(client: AsyncClient) -> None:
         blocking.hive.status()
 
 
-@pytest.mark.parametrize("resource", ["auth", "agents", "leases", "tasks", "hive", "events"])
+@pytest.mark.parametrize(
+    "resource", ["auth", "agents", "leases", "tasks", "hive", "events", "api_keys"]
+)
 def test_facade_has_every_public_method(resource: str) -> None:
     """A method that is added to a resource can't be forgotten here."""
     asynchronous = AsyncClient("http://127.0.0.1:9", api_key="k")
-    facade = getattr(sync_client, resource.capitalize())
+    facade = getattr(sync_client, resource.title().replace("_", ""))
     methods = inspect.getmembers(type(getattr(asynchronous, resource)), inspect.isfunction)
     missing = [name for name, _ in methods if name[0] != "_" and not hasattr(facade, name)]
     assert missing == []

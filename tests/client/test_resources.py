@@ -129,3 +129,31 @@ async def test_history_and_status_are_read(hive: FakeHive, client: AsyncClient) 
     assert [event.seq async for event in client.events.list(after=1)] == [2, 3, 4, 5]
     assert [e.seq async for e in client.events.list(order="desc", limit=2)] == [5, 4]
     assert (await client.hive.status()).event_log.seq == "5"
+
+
+async def test_api_keys_are_made_seen_rotated_and_revoked(
+    hive: FakeHive, client: AsyncClient
+) -> None:
+    """The life of a key as its owner sees it; the secret does not show in a print."""
+    key = await client.api_keys.create(
+        "ci", scopes=["tasks:read"], expires_in_days=90, allowed_addresses=["192.0.2.0/24"]
+    )
+    await client.api_keys.create("all")
+    assert [body for method, path, body in hive.requests if method == "POST"] == [
+        {
+            "name": "ci",
+            "scopes": ["tasks:read"],
+            "expires_in_days": 90,
+            "allowed_addresses": ["192.0.2.0/24"],
+        },
+        {"name": "all"},
+    ]
+    assert key.api_key not in repr(key)
+    assert (await client.api_keys.get(key.key_id)).created_at == key.created_at
+    new = await client.api_keys.rotate(key.key_id, overlap_seconds=0)
+    assert (await client.api_keys.get(key.key_id)).successor_id == new.key_id
+    with pytest.raises(ConflictError, match="api-key-rotated"):
+        await client.api_keys.rotate(key.key_id)
+    assert (await client.api_keys.revoke(new.key_id)).status == "revoked"
+    assert [k.name async for k in client.api_keys.list(status="active")] == ["ci", "all"]
+    assert len([k async for k in client.api_keys.list(limit=2)]) == 2

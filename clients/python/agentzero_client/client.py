@@ -13,6 +13,7 @@ from agentzero_client.credentials import Credentials, FixedCredentials, SessionC
 from agentzero_client.events import EventFilter
 from agentzero_client.http import Http
 from agentzero_client.resources.agents import AsyncAgents
+from agentzero_client.resources.api_keys import AsyncApiKeys
 from agentzero_client.resources.auth import AsyncAuth
 from agentzero_client.resources.event_log import AsyncEvents
 from agentzero_client.resources.hive import AsyncHive
@@ -60,6 +61,7 @@ class AsyncClient:
         self._ends = TaskEnds(self.watch)
         self._watches: weakref.WeakSet[AsyncWatch] = weakref.WeakSet()
         self.auth = AsyncAuth(self._http)
+        self.api_keys = AsyncApiKeys(self._http)
         self.agents = AsyncAgents(self._http)
         self.leases = AsyncLeases(self._http)
         self.tasks = AsyncTasks(self._http, self._ends)

@@ -18,6 +18,7 @@ DependencyPolicy = Literal["fail", "skip-me", "run"]
 AgentStatus = Literal["idle", "busy", "paused", "draining", "offline"]
 DesiredState = Literal["active", "paused", "draining"]
 AgentAction = Literal["pause", "resume", "restart", "drain", "stop"]
+ApiKeyStatus = Literal["active", "expired", "revoked"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
@@ -44,6 +45,32 @@ class Me:
     session_id: str | None = None
     key_id: str | None = None
     agent_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """An API key without its secret. Empty `scopes` stand for all of the role."""
+
+    key_id: str
+    name: str
+    prefix: str
+    owner: str
+    role: str
+    scopes: list[str]
+    allowed_addresses: list[str]
+    status: ApiKeyStatus
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+    successor_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeyCreated(ApiKey):
+    """A key just made, with its secret: it is shown once."""
+
+    api_key: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

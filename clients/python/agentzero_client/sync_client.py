@@ -11,6 +11,7 @@ from agentzero_client.events import Event, EventFilter
 from agentzero_client.facade import Facade, blocking, iterating
 from agentzero_client.portal import LoopThread, Portal
 from agentzero_client.resources.agents import AsyncAgents
+from agentzero_client.resources.api_keys import AsyncApiKeys
 from agentzero_client.resources.auth import AsyncAuth
 from agentzero_client.resources.event_log import AsyncEvents
 from agentzero_client.resources.hive import AsyncHive
@@ -28,6 +29,16 @@ class Auth(Facade[AsyncAuth]):
     refresh = blocking(AsyncAuth.refresh)
     logout = blocking(AsyncAuth.logout)
     me = blocking(AsyncAuth.me)
+
+
+class ApiKeys(Facade[AsyncApiKeys]):
+    """`client.api_keys`: see `AsyncApiKeys`."""
+
+    create = blocking(AsyncApiKeys.create)
+    list = iterating(AsyncApiKeys.list)
+    get = blocking(AsyncApiKeys.get)
+    revoke = blocking(AsyncApiKeys.revoke)
+    rotate = blocking(AsyncApiKeys.rotate)
 
 
 class Agents(Facade[AsyncAgents]):
@@ -120,6 +131,7 @@ class BlockingClient:
         self._asynchronous = asynchronous
         self._portal = portal
         self.auth = Auth(asynchronous.auth, portal)
+        self.api_keys = ApiKeys(asynchronous.api_keys, portal)
         self.agents = Agents(asynchronous.agents, portal)
         self.leases = Leases(asynchronous.leases, portal)
         self.tasks = Tasks(asynchronous.tasks, portal)
