@@ -181,12 +181,13 @@ async def test_rotating_an_api_key_takes_no_signature_away(node: RunningNode, si
 async def test_an_owner_has_at_most_ten_live_keys(signer: Api) -> None:
     """The eleventh is refused until one is revoked."""
     first = await register(signer, "hmac-sha256")
-    for _ in range(9):
-        last = await register(signer, "hmac-sha256", signed_by=first)
+    others = [await register(signer, "hmac-sha256", signed_by=first) for _ in range(9)]
     body = {"name": "n", "algorithm": "hmac-sha256"}
     answer = await request(signer, "POST", KEYS, body, key=first)
     assert (answer.status_code, answer.json()["code"]) == (409, "too-many-signing-keys")
-    assert (await request(signer, "DELETE", f"{KEYS}/{last.keyid}", key=first)).status_code == 200
+    assert (
+        await request(signer, "DELETE", f"{KEYS}/{others[-1].keyid}", key=first)
+    ).status_code == 200
     assert (await request(signer, "POST", KEYS, body, key=first)).status_code == 201
 
 
