@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -128,8 +129,9 @@ async def test_others_keys_look_like_keys_that_never_were(
     for method, suffix, body in (("GET", "", None), ("DELETE", "", None), ("POST", "/rotate", {})):
         texts = set()
         for key_id in (theirs, agents["key_id"], never):
-            request = {"headers": {"X-Request-Id": "same"}} | ({} if body is None else {"json": {}})
-            response = await user.request(method, f"{PATH}/{key_id}{suffix}", **request)
+            path = f"{PATH}/{key_id}{suffix}"
+            headers = {"X-Request-Id": "same"}
+            response = await user.request(method, path, headers=headers, json=body)
             assert response.status_code == 404
             texts.add(response.text.replace(key_id, "key"))
         assert len(texts) == 1, texts
@@ -268,7 +270,7 @@ async def test_events_are_for_the_owner_and_admins(
         return [event["type"] for event in events]
 
     for api in (user, admin):
-        await found(lambda api=api: told(api, new), lambda seen: len(seen) == 2, "both events")
+        await found(partial(told, api, new), lambda seen: len(seen) == 2, "both events")
         assert await told(api, old) == ["api_key.created", "api_key.rotated"]
         assert await told(api, new) == ["api_key.created", "api_key.revoked"]
     assert await told(other_user, old) + await told(other_user, new) == []
