@@ -18,7 +18,9 @@ from agentzero_client.resources.auth import AsyncAuth
 from agentzero_client.resources.event_log import AsyncEvents
 from agentzero_client.resources.hive import AsyncHive
 from agentzero_client.resources.leases import AsyncLeases
+from agentzero_client.resources.sessions import AsyncSessions
 from agentzero_client.resources.tasks import AsyncTasks
+from agentzero_client.resources.users import AsyncUsers
 from agentzero_client.retrying import RetryPolicy
 from agentzero_client.signing import Signer
 from agentzero_client.waiting import TaskEnds
@@ -61,6 +63,8 @@ class AsyncClient:
         self._ends = TaskEnds(self.watch)
         self._watches: weakref.WeakSet[AsyncWatch] = weakref.WeakSet()
         self.auth = AsyncAuth(self._http)
+        self.users = AsyncUsers(self._http)
+        self.sessions = AsyncSessions(self._http)
         self.api_keys = AsyncApiKeys(self._http)
         self.agents = AsyncAgents(self._http)
         self.leases = AsyncLeases(self._http)

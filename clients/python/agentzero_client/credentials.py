@@ -88,6 +88,11 @@ class SessionCredentials:
                 raise AuthenticationError(401, "no-session", "There is no session to refresh.")
             return self._tokens
 
+    def replace_password(self, password: str) -> None:
+        """Log in with this one from now on, where a name is known."""
+        if self._username is not None:
+            self._password = password
+
     def forget(self) -> None:
         """Drop the tokens; the next use logs in again, where name and password are known."""
         self._tokens = None

@@ -19,6 +19,7 @@ AgentStatus = Literal["idle", "busy", "paused", "draining", "offline"]
 DesiredState = Literal["active", "paused", "draining"]
 AgentAction = Literal["pause", "resume", "restart", "drain", "stop"]
 ApiKeyStatus = Literal["active", "expired", "revoked"]
+UserRole = Literal["admin", "user", "viewer"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
@@ -71,6 +72,48 @@ class ApiKeyCreated(ApiKey):
     """A key just made, with its secret: it is shown once."""
 
     api_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Somebody who may log in. With `signing`, some operations demand a signature of them."""
+
+    user_id: str
+    username: str
+    role: UserRole
+    disabled: bool
+    signing: bool
+    version: int
+    created_at: datetime
+    password_changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordReset:
+    """The random password, when one was made: it is shown once."""
+
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Where a user is logged in; `current` is the session that asks."""
+
+    session_id: str
+    user_id: str
+    current: bool
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    device: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedSessions:
+    """How many sessions ended."""
+
+    revoked: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,9 @@ from agentzero_client.resources.auth import AsyncAuth
 from agentzero_client.resources.event_log import AsyncEvents
 from agentzero_client.resources.hive import AsyncHive
 from agentzero_client.resources.leases import AsyncLeases
+from agentzero_client.resources.sessions import AsyncSessions
 from agentzero_client.resources.tasks import AsyncTasks
+from agentzero_client.resources.users import AsyncUsers
 from agentzero_client.retrying import RetryPolicy
 from agentzero_client.signing import Signer
 from agentzero_client.watch import AsyncWatch
@@ -29,6 +31,29 @@ class Auth(Facade[AsyncAuth]):
     refresh = blocking(AsyncAuth.refresh)
     logout = blocking(AsyncAuth.logout)
     me = blocking(AsyncAuth.me)
+    change_password = blocking(AsyncAuth.change_password)
+
+
+class Users(Facade[AsyncUsers]):
+    """`client.users`: see `AsyncUsers`."""
+
+    create = blocking(AsyncUsers.create)
+    list = iterating(AsyncUsers.list)
+    get = blocking(AsyncUsers.get)
+    update = blocking(AsyncUsers.update)
+    delete = blocking(AsyncUsers.delete)
+    reset_password = blocking(AsyncUsers.reset_password)
+    sessions = iterating(AsyncUsers.sessions)
+    revoke_sessions = blocking(AsyncUsers.revoke_sessions)
+    revoke_session = blocking(AsyncUsers.revoke_session)
+
+
+class Sessions(Facade[AsyncSessions]):
+    """`client.sessions`: see `AsyncSessions`."""
+
+    list = iterating(AsyncSessions.list)
+    revoke = blocking(AsyncSessions.revoke)
+    revoke_others = blocking(AsyncSessions.revoke_others)
 
 
 class ApiKeys(Facade[AsyncApiKeys]):
@@ -131,6 +156,8 @@ class BlockingClient:
         self._asynchronous = asynchronous
         self._portal = portal
         self.auth = Auth(asynchronous.auth, portal)
+        self.users = Users(asynchronous.users, portal)
+        self.sessions = Sessions(asynchronous.sessions, portal)
         self.api_keys = ApiKeys(asynchronous.api_keys, portal)
         self.agents = Agents(asynchronous.agents, portal)
         self.leases = Leases(asynchronous.leases, portal)

@@ -39,6 +39,18 @@ class AsyncAuth:
         if isinstance(self._http.credentials, SessionCredentials):
             self._http.credentials.forget()
 
+    async def change_password(self, current_password: str, new_password: str) -> None:
+        """Change one's own password; every other session ends. Needs a session.
+
+        Raise ProblemError `wrong-password`, `weak-password` or `too-many-attempts`,
+        PermissionDeniedError for an API key.
+        """
+        body = {"current_password": current_password, "new_password": new_password}
+        path = "/api/v1/auth/password"
+        await self._http.request("POST", path, body=body, repeat=Repeat.NEVER)
+        if isinstance(self._http.credentials, SessionCredentials):
+            self._http.credentials.replace_password(new_password)
+
     async def me(self) -> Me:
         """Who the credential belongs to, and what it may do."""
         return decode_model(Me, (await self._http.request("GET", "/api/v1/auth/me")).body)
