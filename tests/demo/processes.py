@@ -41,15 +41,16 @@ class DemoProcess:
             text=True,
         )
 
-    def read_until(self, text: str) -> str:
-        """Read lines until one holds the text; what was read."""
-        said = ""
+    def read_until(self, *texts: str) -> str:
+        """Read lines until each text was in one, in any order; what was read."""
+        said, missing = "", set(texts)
         assert self.process.stdout is not None
         for line in self.process.stdout:
             said += line
-            if text in line:
+            missing -= {text for text in missing if text in line}
+            if not missing:
                 return said
-        raise AssertionError(f"the demo ended without {text!r}:\n{said}")
+        raise AssertionError(f"the demo ended without {missing}:\n{said}")
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the demo alone."""
