@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,15 +25,19 @@ from server import duties
 from server.cancelling import cancel_and_wait
 from server.duties import Duty
 from server.outbox import BATCH, DUTY, OutboxRelay
+from server.recorder import DUTY as RECORDER
 from storage.sql.database import Database
 from storage.sql.models import OutboxRow, RevocationCounterRow
 from storage.sql.outbox import SqlOutbox, record
 from tests.api.running import found
+from tests.duties import relay_process
 from tests.duties.recording import recording
+from tests.servers import ROOT
 from tests.storage.store import Store
 
 ADMIN = Actor("usr_admin", "req_9", "aud_9")
 POLL_SECONDS = 0.05
+AHEAD = 20
 WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 EVERYTHING = EventFilter(audience=WHOLE_LOG)
 
@@ -407,3 +413,42 @@ async def test_a_notice_stays_until_its_event_is_in_the_log(store: Store, sqlite
         async with recording(store):
             assert len(await _all_arrived(store, sqlite, 3)) == 3
         assert not await store.notices.clear(limit=2)
+
+
+@asynccontextmanager
+async def _process(store: Store, sql_url: str, number: int) -> AsyncIterator[None]:
+    """A process that relays and records, and is killed at the end of the block."""
+    arguments = (store.uri, store.database.name, sql_url, f"node-{number}")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", relay_process.__name__, *arguments, cwd=ROOT
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.soak)])
+async def test_killed_processes_neither_lose_nor_double(
+    store: Store, sqlite_url: str, sqlite: Database, kills: int
+) -> None:
+    """SIGKILL in the middle of work, again and again, while transactions go on."""
+    written = 0
+    dice = random.Random(kills)
+    for number in range(kills):
+        tail = await store.events.tail()
+        async with _process(store, sqlite_url, number):
+            stop_at = tail + dice.randint(1, 25)
+            while (tail := await store.events.tail()) < stop_at:
+                # Never without work, and no more than a test has time for.
+                if written < tail + AHEAD:
+                    await _write(sqlite, written)
+                    written += 1
+    # The duty is free when the lease of the killed one is over.
+    await found(
+        lambda: store.leadership.acquire(RECORDER, "node-0", 30.0), bool, "the duty is free"
+    )
+    relay = OutboxRelay(SqlOutbox(sqlite), store.notices, poll_seconds=POLL_SECONDS)
+    async with recording(store, node_id="node-0"), relaying(relay, term=1000):
+        assert _numbers(await _all_arrived(store, sqlite, written)) == list(range(written))
