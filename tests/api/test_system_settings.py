@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from hive.changes import Actor
 from hive.errors import Unavailable
+from hive.permissions import Role
 from hive.system_settings import (
     AddressNotAllowed,
     FixedByEnvironment,
@@ -27,6 +28,7 @@ from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
 from storage.sql.system_settings import SqlSystemSettings
 from tests.api.running import Api, RunningNode, found, running_node
+from tests.security.signing import register, request
 from tests.servers import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -116,6 +118,27 @@ async def test_nobody_locks_himself_out(admin: Api) -> None:
     assert before == await admin.ok("GET", SETTINGS)
 
 
+async def test_who_signs_may_demand_signatures(tmp_path: Path, mongodb_uri: str) -> None:
+    """From then on it takes a signature to change anything, to take the demand back, too."""
+    async with running_node(tmp_path, mongodb_uri) as node:
+        admin = await node.log_in("admin")
+        key = await register(admin, "ed25519")
+        answer = await request(admin, "PATCH", SETTINGS, {"signing_required": True}, key=key)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["signing_required"]
+        await admin.refused(401, "PATCH", SETTINGS, json={"signing_required": False})
+        other = await _other_admin(node)
+        await other.refused(401, "PATCH", SETTINGS, json={"signing_required": False})
+        answer = await request(admin, "PATCH", SETTINGS, {"signing_required": False}, key=key)
+        assert not answer.json()["signing_required"]
+        await other.ok("PATCH", SETTINGS, json={"signing_required": False})
+
+
+async def _other_admin(node: RunningNode) -> Api:
+    await node.add_user("other_admin", Role.ADMIN)
+    return await node.log_in("other_admin")
+
+
 async def test_settings_are_for_admins(user: Api, viewer: Api, anonymous: Api) -> None:
     """Others neither see nor change them."""
     for api in (user, viewer):
@@ -142,9 +165,9 @@ async def test_environment_wins(tmp_path: Path, mongodb_uri: str) -> None:
 async def test_environment_lets_back_in(tmp_path: Path, mongodb_uri: str) -> None:
     """An admin whom the stored list keeps out is let in by the environment at the next start."""
     async with running_node(tmp_path, mongodb_uri) as node:
+        admin = await node.log_in("admin")
         store = _store_of(node)
         await store.change(lambda _: SystemSettings(admin_allowlist=tuple(ELSEWHERE)), ACTOR)
-        admin = await node.log_in("admin")
         await found(
             lambda: admin.get(SETTINGS), lambda answer: answer.status_code == 403, "locked out"
         )

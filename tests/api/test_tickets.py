@@ -5,25 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
-from sqlalchemy import func, select
 
 from hive.errors import InvalidToken, Unavailable
-from hive.permissions import ROLE_PERMISSIONS, Principal, Role
-from hive.secrets import WS_TICKET, fingerprint
+from hive.permissions import ROLE_PERMISSIONS, Role
+from hive.secrets import WS_TICKET
 from hive.tickets import TICKET_SECONDS, Redeemed
 from server.tickets import WsTickets
-from storage.sql.database import Database
-from storage.sql.models import TicketRow
-from storage.sql.tickets import EXPIRED_BATCH, SqlTickets
 from tests.api.running import Agent, Api, RunningNode, found, running_node
-from tests.identity.node import Clock
 from tests.realtime.client import open_socket
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -234,87 +228,12 @@ async def test_ticket_is_in_no_log_and_no_record(
         assert secret not in out + err + records.text
 
 
-# The store alone, with a clock to turn.
-
-
 class Nothing:
     """Revocations of which there are none."""
 
     def changed_since(self, *_: object) -> bool:
         """Never."""
         return False
-
-
-def principal_of(session_id: str = "ses_1", *, seconds: float = 3_600) -> Principal:
-    """Somebody whose access token ends in so many seconds."""
-    ends = datetime.now(UTC) + timedelta(seconds=seconds)
-    return Principal(
-        "usr_1",
-        "ann",
-        Role.USER,
-        ROLE_PERMISSIONS[Role.USER],
-        session_id=session_id,
-        expires_at=ends.timestamp(),
-    )
-
-
-def opened(tmp_path: Path, clock: Clock) -> Database:
-    """A new database that goes by the clock."""
-    database = Database(f"sqlite:///{tmp_path / 'tickets.db'}", clock=clock)
-    database.migrate()
-    return database
-
-
-async def test_ticket_ends_after_thirty_seconds(tmp_path: Path) -> None:
-    """By the time of the database."""
-    clock = Clock()
-    database = opened(tmp_path, clock)
-    store = SqlTickets(database)
-    for late, found_then in ((TICKET_SECONDS - 1, True), (TICKET_SECONDS + 1, False)):
-        await store.add(f"hash-{late}", principal_of())
-        clock.advance(seconds=late)
-        assert bool(await store.redeem(f"hash-{late}")) is found_then
-    database.close()
-
-
-async def test_expired_tickets_go_in_batches(tmp_path: Path) -> None:
-    """A new one takes some of them away, never all at once."""
-    clock = Clock()
-    database = opened(tmp_path, clock)
-    store = SqlTickets(database)
-
-    async def count() -> int:
-        return await database.read(
-            lambda sql: sql.scalar(select(func.count()).select_from(TicketRow)) or 0
-        )
-
-    def fill(sql: Any) -> None:
-        ended = clock() - timedelta(seconds=1)
-        sql.add_all(
-            TicketRow(ticket_hash=f"h{n}", session_id="ses_1", expires_at=ended)
-            for n in range(2 * EXPIRED_BATCH + 10)
-        )
-
-    await database.write(fill)
-    counts = []
-    for n in range(4):
-        await store.add(f"new-{n}", principal_of())
-        counts.append(await count() - n - 1)
-    assert counts == [EXPIRED_BATCH + 10, 10, 0, 0]
-    database.close()
-
-
-async def test_only_the_hash_is_kept(tmp_path: Path) -> None:
-    """Nothing in the database opens a socket."""
-    database = opened(tmp_path, Clock())
-    tickets = WsTickets(SqlTickets(database), Nothing())  # type: ignore[arg-type]
-    ticket = await tickets.issue(principal_of())
-    rows = await database.read(
-        lambda sql: [one.ticket_hash for one in sql.scalars(select(TicketRow))]
-    )
-    assert rows == [fingerprint(ticket.secret)]
-    database.close()
-    assert ticket.secret.encode() not in (tmp_path / "tickets.db").read_bytes()
 
 
 async def test_ticket_without_a_database_opens_nothing() -> None:
@@ -328,16 +247,3 @@ async def test_ticket_without_a_database_opens_nothing() -> None:
     secret = WS_TICKET.encode(b"x" * WS_TICKET.entropy_bytes)
     with pytest.raises(Unavailable):
         await tickets.redeem(secret)
-
-
-async def test_ticket_of_an_access_token_that_ended_is_refused(tmp_path: Path) -> None:
-    """A ticket is no way past the end of what asked for it."""
-    database = opened(tmp_path, Clock())
-    store = SqlTickets(database)
-    await store.add("hash", principal_of(seconds=-1))
-    redeemed = await store.redeem("hash")
-    assert redeemed is not None
-    assert redeemed.expires_at is not None
-    assert redeemed.expires_at < datetime.now(UTC)
-    assert redeemed.session is None
-    database.close()

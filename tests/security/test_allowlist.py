@@ -171,9 +171,9 @@ async def watched(node: RunningNode, headers: dict[str, str]) -> Watched:
     audit = node.node.app.pipeline.audit
     record = audit.record
 
-    async def watching(call: Call, *outcome: Any) -> None:
+    async def watching(call: Call, status: int, code: str | None) -> None:
         seen.calls.append(call)
-        await record(call, *outcome)
+        await record(call, status, code)
 
     audit.record = watching  # type: ignore[method-assign]
     return seen
@@ -243,22 +243,24 @@ async def test_behind_a_proxy_only_what_the_proxy_wrote_counts(
 
 
 @pytest.mark.parametrize(
-    "peer",
+    ("peer", "address"),
     [
-        GOOD,
-        f"::ffff:{GOOD}",
-        f"{GOOD}:4711",
-        "2001:db8::7",
-        "[2001:DB8::7]:4711",
-        f" {GOOD} ",
-        f"{ATTACKER}, {GOOD}, {SELF}",
+        (GOOD, GOOD),
+        (f"::ffff:{GOOD}", GOOD),
+        ("::FFFF:C000:0207", GOOD),
+        (f"{GOOD}:4711", GOOD),
+        ("2001:db8::7", "2001:db8::7"),
+        ("[2001:DB8:0::7]:4711", "2001:db8::7"),
+        (f" {GOOD} ", GOOD),
+        (f"{ATTACKER}, {GOOD}, {SELF}", GOOD),
     ],
 )
-async def test_whoever_is_on_the_list_is_let_in(proxied: Watched, peer: str) -> None:
+async def test_whoever_is_on_the_list_is_let_in(proxied: Watched, peer: str, address: str) -> None:
     """In every form in which proxies write the address: the refusals above are no accident."""
     status, settings = await proxied.ask([(XFF, peer)], proxied.admin_key)
     assert status == 200
     assert settings["admin_allowlist"] == list(NETWORKS)
+    assert proxied.calls[-1].address == address
 
 
 @pytest.mark.parametrize("peer", ["fe80::1%eth0", "2001:db8::7%eth0", "unknown", "", "_hidden"])
