@@ -41,7 +41,7 @@ async def test_login_refresh_me_and_logout(node: Node) -> None:
     assert found is not None
     assert (found[0].device, found[0].address) == ("a laptop", "192.0.2.1")
     answer = await auth.logout(_context(node, principal), body={})
-    assert answer == {"message": "Logged out"}
+    assert answer.body == {"message": "Logged out"}
     with pytest.raises(InvalidToken):
         await auth.refresh(_context(node), body={"refresh_token": tokens["refresh_token"]})
 
