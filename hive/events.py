@@ -55,6 +55,7 @@ SOURCES: Final[Mapping[str, str]] = {
     "key": "/api/v1/api-keys/",
     "sgk": "/api/v1/signing-keys/",
 }
+SYSTEM_SOURCE: Final = "/api/v1/system/settings"
 
 PRIVATE_NOUNS: Final = frozenset({"user", "session", "api_key", "signing_key", "system"})
 """Events of these are for the owner whom they name, and for admins."""
@@ -113,6 +114,8 @@ def audience_of(principal: Principal) -> Audience:
 
 def source_of(subject: str) -> str:
     """Where the resource of an event is: a path of the REST contract, or the log itself."""
+    if subject == "system":
+        return SYSTEM_SOURCE
     prefix = SOURCES.get(subject.partition("_")[0])
     return f"{prefix}{subject}" if prefix else "/api/v1/events"
 

@@ -73,7 +73,7 @@ def test_the_envelope_is_a_cloud_event() -> None:
         ("log", "/api/v1/events"),
         ("usr_1", "/api/v1/users/usr_1"),
         ("key_1", "/api/v1/api-keys/key_1"),
-        ("system", "/api/v1/events"),
+        ("system", "/api/v1/system/settings"),
     ],
 )
 def test_the_source_is_where_the_resource_is(subject: str, source: str) -> None:
