@@ -274,3 +274,16 @@ async def test_events_are_for_the_owner_and_admins(
         assert await told(api, old) == ["api_key.created", "api_key.rotated"]
         assert await told(api, new) == ["api_key.created", "api_key.revoked"]
     assert await told(other_user, old) + await told(other_user, new) == []
+
+
+async def test_who_signs_signs_for_new_keys_too(node: RunningNode, user: Api) -> None:
+    """A key with a signing key of its own makes no key that would not have to sign."""
+    made = await make(user)
+    key = node.client(made["api_key"])
+    bound = {"name": "s", "algorithm": "hmac-sha256", "key_id": made["key_id"]}
+    await user.ok("POST", "/api/v1/signing-keys", json=bound)
+    for path in (PATH, f"{PATH}/{made['key_id']}/rotate"):
+        body = {"name": "k"} if path == PATH else {}
+        problem = await key.refused(401, "POST", path, json=body)
+        assert problem["code"] == "signature-required"
+    await key.ok("GET", PATH)
