@@ -105,6 +105,8 @@ Bend = Callable[[World, Key, random.Random], Draft]
 def target_of(world: World, key: Key, dice: random.Random) -> Draft:
     """Method, authority, path or query are others than those that were signed."""
     draft = sign(world.draft(), key)
+    # Without a query, `@query` is signed as `?`.
+    asked = sign(world.draft(), key, replace(PLAN, components=[*due(world.draft()), "@query"]))
     port = draft.authority.partition(":")[2]
     return dice.choice(
         [
@@ -119,6 +121,7 @@ def target_of(world: World, key: Key, dice: random.Random) -> Draft:
             replace(draft, method="POST", target=f"{draft.target}/password"),
             replace(draft, target=f"{draft.target}?{dice.choice('abc')}={dice.random()}"),
             replace(draft, target=f"{draft.target}?"),
+            replace(asked, target=f"{asked.target}?"),
         ]
     )
 
