@@ -85,7 +85,12 @@ class Break:
 
 def clean(text: str, limit: int = 200) -> str:
     """The text without control characters and secrets of our formats, shortened."""
-    return _SECRET.sub("[secret]", _UNSAFE.sub("", text))[:limit]
+    return mask_secrets(_UNSAFE.sub("", text))[:limit]
+
+
+def mask_secrets(text: str) -> str:
+    """The text without what has the form of one of our credentials."""
+    return _SECRET.sub("[secret]", text)
 
 
 def holds_secret(text: str) -> bool:
@@ -302,6 +307,7 @@ __all__ = [
     "hash_of",
     "holds_secret",
     "kind_of",
+    "mask_secrets",
     "sign_point",
     "time_ms_of",
     "verify",

@@ -15,12 +15,13 @@ from typeid import TypeID
 from hive.audit import AuditOutcome, clean, format_ms, time_ms_of
 from hive.audit_ports import Acted
 from hive.permissions import Principal
+from server.closing import CloseCode
 from server.contract import Operation
 from server.pipeline import Call
 
 TAG_DIGITS = 6
 MAX_PATH = 128
-WEBSOCKET_INTERNAL = 1011
+CLOSE_CODES = 1000
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _IDENTIFIER = re.compile(r"[a-z]{1,12}_[0-7][0-9a-hjkmnp-tv-z]{25}|[0-9a-f]{16}")
 
@@ -139,6 +140,6 @@ def _outcome(status: int) -> AuditOutcome:
     """Of an HTTP status, or of a WebSocket's close code."""
     if status < HTTPStatus.BAD_REQUEST:
         return AuditOutcome.SUCCESS
-    if HTTPStatus.INTERNAL_SERVER_ERROR <= status < 1000 or status == WEBSOCKET_INTERNAL:  # noqa: PLR2004 - close codes begin here
+    if HTTPStatus.INTERNAL_SERVER_ERROR <= status < CLOSE_CODES or status == CloseCode.INTERNAL:
         return AuditOutcome.FAILED
     return AuditOutcome.REFUSED

@@ -18,6 +18,8 @@ from typing import Any, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from hive.audit import mask_secrets
+
 REDACTED = "[redacted]"
 SECRET_NAMES = frozenset(
     {
@@ -86,7 +88,7 @@ def request_log(request_id: str) -> AbstractContextManager[None]:
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Replace the values of secret names, at any depth of mappings."""
+    """Replace the values of secret names, at any depth of mappings, and credentials in texts."""
     return {name: _redacted(name, value) for name, value in event.items()}
 
 
@@ -118,7 +120,8 @@ def _redacted(name: object, value: Any) -> Any:
         return REDACTED
     if isinstance(value, Mapping):
         return {inner: _redacted(inner, item) for inner, item in value.items()}
-    return value
+    # A credential can stand in any text: in an address, in the words of a library's exception.
+    return mask_secrets(value) if isinstance(value, str) else value
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from hive.audit import mask_secrets
 from hive.errors import (
     Conflict,
     Forbidden,
@@ -135,7 +136,7 @@ def build_problem(condition: BaseException, *, instance: str, request_id: str) -
         "title": condition.title,
         "status": status,
         "detail": condition.detail,
-        "instance": shorten(instance, _MAX_INSTANCE),
+        "instance": mask_secrets(shorten(instance, _MAX_INSTANCE)),
         "code": condition.code,
         "request_id": request_id,
     }

@@ -322,7 +322,8 @@ class RestHandler(RequestHandler):
         access_log.info(
             "request",
             method=(self.request.method or "")[:32],
-            path=self.request.path[:256],
+            # What stands in the places of parameters can be anything; identifiers are in the audit.
+            path=self.call.operation.path if self.call.operation else self.request.path[:256],
             status=self.get_status(),
             operation=self.call.operation.operation_id if self.call.operation else None,
             principal=self.call.principal.principal_id if self.call.principal else None,
