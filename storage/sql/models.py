@@ -135,7 +135,7 @@ class ApiKeyRow(Table):
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     allowed_addresses: Mapped[list[str]] = mapped_column(JSON, default=list)
-    successor_id: Mapped[str | None]
+    successor_id: Mapped[str | None] = mapped_column(index=True)
     expiry_announced_at: Mapped[datetime | None]
 
 

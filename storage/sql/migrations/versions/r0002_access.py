@@ -23,6 +23,7 @@ def upgrade() -> None:
     op.add_column("api_keys", sa.Column("successor_id", sa.String(255), nullable=True))
     op.add_column("api_keys", sa.Column("expiry_announced_at", UtcDateTime(), nullable=True))
     op.create_index("ix_api_keys_expires_at", "api_keys", ["expires_at"])
+    op.create_index("ix_api_keys_successor_id", "api_keys", ["successor_id"])
     op.create_table(
         "login_failures",
         sa.Column("failure_id", sa.Integer(), nullable=False),
@@ -145,6 +146,7 @@ def downgrade() -> None:
     ):
         op.drop_table(table)
     op.drop_index("ix_api_keys_expires_at", "api_keys")
+    op.drop_index("ix_api_keys_successor_id", "api_keys")
     for column in ("expiry_announced_at", "successor_id", "allowed_addresses"):
         op.drop_column("api_keys", column)
     op.drop_column("users", "version")
