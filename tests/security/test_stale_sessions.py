@@ -190,8 +190,10 @@ async def _watch(
                 tasks.create_task(_closed(hive.urls[number % 2], str(api.credential)))
                 for number in range(sockets)
             ]
-            await eventually(lambda: _served(load.answers) >= 10 * clients, "requests succeed")
-            await eventually(lambda: all(c.get_name() == "open" for c in closes), "sockets open")
+            await eventually(lambda: _served(load.answers) >= 10 * clients, "they succeed", 60)
+            await eventually(
+                lambda: all(c.get_name() == "open" for c in closes), "sockets open", 60
+            )
             await CHANGES[change](victim)
             changed = time.monotonic()
             await eventually(lambda: _asked_late(load.answers, changed), "all is over", 30)
