@@ -82,6 +82,9 @@ LIMITS: dict[str, list[str]] = {
         f"{SCHEMAS['RequiredCapabilities']['maxItems']} required",
     ],
     "labels": [str(SCHEMAS["Labels"]["maxProperties"])],
+    "an API key: scopes, addresses": [
+        f"{members('ApiKeyCreate')['scopes']['maxItems']}, {SCHEMAS['Networks']['maxItems']}"
+    ],
     "log lines in one call": [
         f"{members('LogAppend')['lines']['maxItems']} of",
         f"{members('NewLogLine')['message']['maxLength']:,} characters",
