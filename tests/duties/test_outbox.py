@@ -429,7 +429,9 @@ async def _process(store: Store, sql_url: str, number: int) -> AsyncIterator[Non
         await process.wait()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+)
 async def test_killed_processes_neither_lose_nor_double(
     store: Store, sqlite_url: str, sqlite: Database, kills: int
 ) -> None:
