@@ -67,6 +67,7 @@ soak: setup ## Hours of faults and load.
 .PHONY: bench
 bench: setup ## Measurements.
 	$(call RUN_MARKED,bench)
+	$(BIN)/python -m benchmarks.login
 
 .PHONY: clean
 clean: ## Remove what was built and cached; data directories stay.

