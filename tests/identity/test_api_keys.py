@@ -20,9 +20,10 @@ from hive.api_keys import (
     KeyWish,
     UnknownScope,
 )
-from hive.errors import HiveError, InvalidToken
+from hive.errors import HiveError, InvalidToken, Unavailable
 from hive.identity_ports import IssuedKey
 from hive.permissions import PERMISSIONS, ROLE_PERMISSIONS, Principal, Role
+from server.cancelling import cancel_and_wait
 from server.key_expiry import BATCH, KeyExpiry
 from storage.sql.models import ApiKeyRow, OutboxRow, UserRow
 from tests.identity.node import ACTOR, PASSWORD, Clock, Node
@@ -449,3 +450,26 @@ async def test_many_expiring_keys_go_in_batches_and_to_one_of_two(node: Node, an
 
     told = await node.database.read(subjects)
     assert (len(told), len(set(told))) == (count, count)
+
+
+async def test_duty_goes_on_after_an_outage(
+    sqlite_node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store does not answer at first; the key is announced all the same."""
+    ann = await person(sqlite_node, "ann")
+    announce, outages = sqlite_node.key_store.announce_expiring, [Unavailable(), Unavailable()]
+
+    async def failing(*given: Any, **wanted: Any) -> int:
+        if outages:
+            raise outages.pop()
+        return await announce(*given, **wanted)
+
+    monkeypatch.setattr(sqlite_node.key_store, "announce_expiring", failing)
+    key = (await ann.make(expires_in_days=1)).key
+    working = asyncio.create_task(KeyExpiry(sqlite_node.key_store, period_seconds=0.01).work(1))
+    async with asyncio.timeout(10):
+        # Nobody signals that the event is written.
+        while len(await events(sqlite_node, key.key_id)) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await cancel_and_wait(working)
+    assert outages == []
