@@ -90,10 +90,13 @@ class Database:
         """Run a unit of work that changes nothing."""
         return await self._run(work, begin="DEFERRED")
 
-    async def write(self, work: Callable[[Session], T]) -> T:
-        """Run a unit of work in one transaction: committed when it returns, else rolled back."""
+    async def write(self, work: Callable[[Session], T], *, durable: bool = True) -> T:
+        """Run a unit of work in one transaction: committed when it returns, else rolled back.
+
+        What is not `durable` outlives the process, but a power cut may undo the last of it.
+        """
         if not self.is_sqlite:
-            return await self._run(work, begin="IMMEDIATE")
+            return await self._run(work, begin="IMMEDIATE", durable=durable)
         # One writer at a time. Who waits here holds no thread, and comes in order; who waits inside
         # SQLite sleeps, longer each time, while others overtake.
         if self._queued >= self._room:
@@ -101,7 +104,7 @@ class Database:
         self._queued += 1
         try:
             async with asyncio.timeout(self._timeout_seconds), self._turn:
-                return await self._run(work, begin="IMMEDIATE")
+                return await self._run(work, begin="IMMEDIATE", durable=durable)
         except TimeoutError as error:
             raise Unavailable(reason="the SQL database did not answer in time") from error
         finally:
@@ -121,7 +124,7 @@ class Database:
             self._ended.wait_for(lambda: self._under_way == 0, timeout=self._timeout_seconds)
         self.engine.dispose()
 
-    async def _run(self, work: Callable[[Session], T], *, begin: str) -> T:
+    async def _run(self, work: Callable[[Session], T], *, begin: str, durable: bool = True) -> T:
         with self._ended:
             if self._under_way >= self._room:
                 raise Unavailable(reason="too much work waits for the SQL database")
@@ -130,7 +133,9 @@ class Database:
         def unit() -> T:
             try:
                 with self._sqlalchemy.sessionmaker() as session:
-                    session.connection(execution_options={"begin": begin})
+                    session.connection(execution_options={"begin": begin, "durable": durable})
+                    if not durable and not self.is_sqlite:
+                        session.execute(text("SET LOCAL synchronous_commit = off"))
                     result = work(session)
                     session.commit()
                     return result
@@ -189,6 +194,8 @@ def _configure_sqlite(engine: Engine, timeout_seconds: float) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(
-            f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}"
-        )
+        options = connection.get_execution_options()
+        # With NORMAL the commit is in the log, and the disk has it at the next durable one.
+        level = "FULL" if options.get("durable", True) else "NORMAL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        connection.exec_driver_sql(f"BEGIN {options.get('begin', 'DEFERRED')}")

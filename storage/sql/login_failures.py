@@ -25,7 +25,10 @@ from storage.sql.models import LoginFailureRow, LoginPlaceRow, LoginStreakRow, T
 
 
 class SqlLoginFailures:
-    """One transaction per method; attempts on one account, or from one network, take turns."""
+    """One transaction per method; attempts on one account, or from one network, take turns.
+
+    A power cut may forget the latest failures; a login is not to wait for the disk three times.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -49,7 +52,7 @@ class SqlLoginFailures:
             _set_streak(sql, account, history.streak + 1, now)
             return Attempt(row.failure_id, account, network)
 
-        return await self._database.write(work)
+        return await self._database.write(work, durable=False)
 
     async def succeed(self, attempt: Attempt, known_for: timedelta) -> None:
         """Take the failure back, end the streak, know the place."""
@@ -66,7 +69,7 @@ class SqlLoginFailures:
             )
             _prune(sql, now)
 
-        await self._database.write(work)
+        await self._database.write(work, durable=False)
 
     async def withdraw(self, attempt: Attempt) -> None:
         """Take the failure back, and its part in the streak."""
@@ -79,7 +82,7 @@ class SqlLoginFailures:
                     .values(failures=LoginStreakRow.failures - 1)
                 )
 
-        await self._database.write(work)
+        await self._database.write(work, durable=False)
 
     async def forgive(self, account: str) -> None:
         """Forget the failures and the streak of the account."""

@@ -61,3 +61,15 @@ async def test_queue_is_bounded_and_empties(database: Database) -> None:
     goes_on.set()
     await asyncio.gather(*writes, return_exceptions=True)
     assert await database.write(lambda sql: sql.scalar(text("SELECT 1"))) == 1
+
+
+async def test_only_durable_writes_wait_for_the_disk(database: Database) -> None:
+    """Each transaction has its own level; the next one is durable again."""
+
+    def level(sql: SqlSession) -> int | None:
+        return sql.scalar(text("PRAGMA synchronous"))
+
+    full, normal = 2, 1
+    for _ in range(10):
+        assert await database.write(level, durable=False) == normal
+        assert await database.write(level) == full
