@@ -102,6 +102,7 @@ def run_k6(environment: dict[str, str]) -> None:
         command, env={**os.environ, **environment}, check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, f"k6 ended with {done.returncode}:\n{done.stderr[-4_000:]}"
+    sys.stderr.write(done.stderr[:4_000])
 
 
 def describe(figures: dict[str, Any], given: argparse.Namespace) -> str:

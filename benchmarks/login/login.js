@@ -73,7 +73,10 @@ function ask(trend) {
 }
 
 function take(trend, answer) {
-  if (!check(answer, { "is 200": (it) => it.status === 200 })) failed.add(1);
+  if (!check(answer, { "is 200": (it) => it.status === 200 })) {
+    failed.add(1);
+    console.error(`${answer.status} ${answer.body}`);
+  }
   if (trend) trend.add(answer.timings.duration);
 }
 
