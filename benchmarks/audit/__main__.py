@@ -1,0 +1,207 @@
+"""What an audit record costs a GET: `python -m benchmarks.audit`.
+
+One node, one process, one connection. Blocks of requests alternate between the audit log and none,
+so that whatever else the machine does hits both. What is compared is the time that the processors
+work for a request: in the node (its event loop and the threads that hash, without the client, which
+has a thread of its own) and, beside it, in mongod. The batches that are written behind the requests
+are part of it. The clock on the wall is shown, too; on a busy machine it says little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import queue
+import statistics
+import tempfile
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+import uvloop
+
+from server.embedded import EmbeddedMongo
+from server.pipeline import Audits, Call
+from tests.api.running import RunningNode, running_node
+
+PAIRS = 24
+REQUESTS = 200
+WARM_UP = 300
+OK = 200
+MOST_PERCENT = 10.0
+RESULT = Path(__file__).with_name("result.md")
+PATHS = {
+    "get_me (authentication only)": "/api/v1/auth/me",
+    "get_task (one read of MongoDB)": "/api/v1/tasks/{task_id}",
+    "list_tasks (fifty of them)": "/api/v1/tasks",
+}
+
+
+Row = tuple["Cost", "Cost", float]
+
+
+class Unaudited:
+    """Keeps no records."""
+
+    async def admit(self, call: Call) -> None:
+        """Let it through."""
+
+    async def record(self, call: Call, status: int, code: str | None) -> None:
+        """Keep nothing."""
+
+    def note(self, call: Call, status: int, code: str | None) -> None:
+        """Keep nothing."""
+
+
+async def main() -> None:
+    """Measure each path, print a table and keep it."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    logging.getLogger().setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as place:
+        mongo = EmbeddedMongo(Path(place) / "mongo", Path(place) / "mongod.log")
+        uri = await mongo.start()
+        try:
+            async with running_node(Path(place) / "node", uri) as node:
+                admin = await node.log_in("admin")
+                task_ids = [await admin.submit() for _ in range(60)]
+                rows: dict[str, Row] = {}
+                assert mongo.pid is not None
+                for name, path in PATHS.items():
+                    url = node.url + path.format(task_id=task_ids[0])
+                    rows[name] = await measure(node, url, str(admin.credential), mongo.pid)
+        finally:
+            await mongo.stop()
+    report(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Milliseconds a request."""
+
+    node: float
+    mongod: float
+    wall: float
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.node - other.node, self.mongod - other.mongod, self.wall - other.wall)
+
+
+class Client(threading.Thread):
+    """Sends one request after the other, a block whenever it is told to."""
+
+    def __init__(self, url: str, credential: str) -> None:
+        super().__init__(daemon=True)
+        parts = urlsplit(url)
+        self._connection = HTTPConnection(str(parts.hostname), parts.port or 80)
+        self._path = parts.path
+        self._headers = {"Authorization": f"Bearer {credential}"}
+        self._blocks: queue.SimpleQueue[tuple[int, Future[float]]] = queue.SimpleQueue()
+        self.start()
+
+    async def block(self, requests: int) -> float:
+        """Send so many; the seconds that this thread worked."""
+        done: Future[float] = Future()
+        self._blocks.put((requests, done))
+        return await asyncio.wrap_future(done)
+
+    def run(self) -> None:
+        """Work until the process ends."""
+        while True:
+            requests, done = self._blocks.get()
+            began = time.thread_time()
+            try:
+                for _ in range(requests):
+                    self._connection.request("GET", self._path, headers=self._headers)
+                    answer = self._connection.getresponse()
+                    answer.read()
+                    assert answer.status == OK
+                done.set_result(time.thread_time() - began)
+            except Exception as error:  # noqa: BLE001 - whoever waits has it
+                done.set_exception(error)
+
+
+async def measure(node: RunningNode, url: str, credential: str, mongod: int) -> Row:
+    """The mean without the audit log, the mean difference, and half its 95 % interval."""
+    client = Client(url, credential)
+    pipeline = node.node.app.pipeline
+    audited: Audits = pipeline.audit
+    blocks: dict[bool, list[Cost]] = {False: [], True: []}
+    await client.block(WARM_UP)
+    for number in range(PAIRS):
+        for is_audited in (False, True) if number % 2 else (True, False):
+            pipeline.audit = audited if is_audited else Unaudited()
+            wall, worked, stored = time.perf_counter(), time.process_time(), cpu_of(mongod)
+            asked = await client.block(REQUESTS)
+            if is_audited:
+                # What is written behind the requests belongs to them.
+                await flushed(audited)
+            blocks[is_audited].append(
+                Cost(
+                    (time.process_time() - worked - asked) / REQUESTS * 1000,
+                    (cpu_of(mongod) - stored) / REQUESTS * 1000,
+                    (time.perf_counter() - wall) / REQUESTS * 1000,
+                )
+            )
+    pipeline.audit = audited
+    differences = [one - other for one, other in zip(blocks[True], blocks[False], strict=True)]
+    error = 1.96 * statistics.stdev(each.node for each in differences) / PAIRS**0.5
+    return mean(blocks[False]), mean(differences), error
+
+
+def mean(costs: list[Cost]) -> Cost:
+    """Of each kind."""
+    return Cost(*(statistics.fmean(kind) for kind in zip(*map(astuple, costs), strict=True)))
+
+
+def cpu_of(pid: int) -> float:
+    """The seconds that a process has worked (proc(5)); its unit is 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def flushed(audit: Any) -> None:
+    """Return when everything that waits has been written."""
+    writer = audit._writer  # noqa: SLF001 - a look inside
+    writer._wake.set()  # noqa: SLF001
+    while writer._pending or writer._batch:  # noqa: SLF001, ASYNC110
+        await asyncio.sleep(0.001)
+
+
+def report(rows: dict[str, Row]) -> None:
+    """Print the table and keep it beside this program."""
+    intro = (
+        f"Measured {datetime.now(UTC):%Y-%m-%d} by `python -m benchmarks.audit`: "
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, MongoDB on the same machine, "
+        f"{PAIRS} pairs of blocks of {REQUESTS} requests, alternating, on one connection. "
+        "Milliseconds of processor time a request, and of the clock. The write of the records is included."
+    )
+    head = (
+        "| GET | node without | audit adds | that is "
+        "| mongod without | audit adds | clock without | audit adds |"
+    )
+    lines = ["# The cost of the audit log on a GET", "", intro, "", head, "|---|" + "---|" * 7]
+    for name, (without, added, error) in rows.items():
+        percent = f"{100 * added.node / without.node:.1f} ± {100 * error / without.node:.1f} %"
+        lines.append(
+            f"| {name} | {without.node:.3f} | {added.node:.3f} | {percent} "
+            f"| {without.mongod:.3f} | {added.mongod:.3f} "
+            f"| {without.wall:.3f} | {added.wall:.3f} |"
+        )
+    text = "\n".join(lines) + "\n"
+    print(text)
+    RESULT.write_text(text, encoding="utf-8")
+    worst = max(100 * added.node / without.node for without, added, _ in rows.values())
+    assert worst < MOST_PERCENT, f"the audit log costs {worst:.1f} % of a GET"
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
