@@ -69,10 +69,6 @@ class SigningKeys(Protocol):
         """
         ...
 
-    async def is_on(self, principal: Principal) -> bool:
-        """Tell whether `x-signed` operations demand a signature because there is a live key."""
-        ...
-
 
 class SigningKeyStore(Protocol):
     """The keys in SQL. Each method is one transaction; a change is recorded in it."""

@@ -112,10 +112,6 @@ class SealedSigningKeys:
         await self._store.revoke(signing_key_id, actor)
         self._revocations.announce(change_subject(key.owner_id))
 
-    async def is_on(self, principal: Principal) -> bool:
-        """Tell whether the principal has a live key to sign with."""
-        return bool(await self.usable_by(principal))
-
     async def usable_by(self, principal: Principal) -> Mapping[str, SigningKey]:
         """The live keys whose signatures this principal's requests may carry, by identifier.
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hive import login_attempts
+from hive import login_attempts, signing
 from hive.agents import CONTROLS_KEPT
 from hive.tickets import TICKET_SECONDS
 from server import (
@@ -22,6 +22,7 @@ from server import (
     passwords,
     peers,
     rest,
+    signatures,
     subscriptions,
 )
 from server.liveness import LINK_LIMITS, PeerLimits
@@ -110,6 +111,9 @@ LIMITS: dict[str, list[str]] = {
         str(default(passwords.Passwords, "waiting")),
         str(login_guard.MAX_UNDER_WAY),
     ],
+    "live signing keys of an owner": [str(signing.MOST_KEYS)],
+    "a header of a signature": [f"{signatures.MAX_HEADER_CHARACTERS:,} characters"],
+    "`created` of a signature": [f"within {signing.WINDOW.total_seconds():.0f} s"],
     "frame": [size(SOCKET.frame_bytes), f"link {size(LINK_LIMITS.frame_bytes)}"],
     "frames": [
         f"{SOCKET.frames_per_second:.0f}/s, burst {SOCKET.frames_burst};",

@@ -91,7 +91,7 @@ async def test_a_change_has_one_event_and_a_second_revocation_none(node: Node) -
         await keys.revoke(other, key, ACTOR)
     await keys.revoke(who, key, ACTOR)
     await keys.revoke(who, key, ACTOR)
-    assert not await keys.is_on(who)
+    assert not await keys.usable_by(who)
     events = await node.database.read(
         lambda sql: sql.execute(
             select(OutboxRow.event_type, OutboxRow.owner, OutboxRow.call_id)
@@ -108,10 +108,10 @@ async def test_a_change_has_one_event_and_a_second_revocation_none(node: Node) -
 async def test_another_node_hears_of_a_key_by_polling(node: Node) -> None:
     """What a node believed is dropped once it has heard, and after 500 ms in any case."""
     here, there, who = service(node), service(node), await principal(node)
-    assert not await there.is_on(who)
+    assert not await there.usable_by(who)
     key = await create(here, who)
     await node.revocations.poll()
-    assert await there.is_on(who)
+    assert await there.usable_by(who)
     assert list(await there.usable_by(who)) == [key]
 
 
@@ -188,7 +188,7 @@ async def test_without_the_database_no_nonce_is_taken(sqlite_node: Node) -> None
     keys, nonces = service(sqlite_node), SqlNonces(sqlite_node.database)
     who = await principal(sqlite_node)
     key = await create(keys, who)
-    assert await keys.is_on(who)
+    assert await keys.usable_by(who)
     with sqlite_node.database.engine.connect().execution_options(begin="IMMEDIATE") as other:
         other.exec_driver_sql("SELECT 1")
         with pytest.raises(Unavailable):
