@@ -182,7 +182,7 @@ def report(rows: dict[str, Row]) -> None:
         f"Measured {datetime.now(UTC):%Y-%m-%d} by `python -m benchmarks.audit`: "
         f"Python {platform.python_version()}, {os.cpu_count()} cores, MongoDB on the same machine, "
         f"{PAIRS} pairs of blocks of {REQUESTS} requests, alternating, on one connection. "
-        "Milliseconds of processor time a request, and of the clock. The write of the records is included."
+        "Milliseconds of processor time a request, and of the clock, with the write of the records."
     )
     head = (
         "| GET | node without | audit adds | that is "
