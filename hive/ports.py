@@ -244,7 +244,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a handler can reach, made by `server/bootstrap.py`."""
+    """Everything a handler can reach, made by `server/bootstrap/`."""
 
     identity: Accounts
     api_keys: ApiKeys

@@ -1,6 +1,6 @@
 """What the way of a request is made of: the parts that `server/rest.py` brings together, as ports.
 
-`server/bootstrap.py` makes each part once; `make_app` puts them into one `Pipeline`.
+`server/bootstrap/` makes each part once; `make_app` puts them into one `Pipeline`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,29 @@
+"""The one composition point: the only package of the server that knows `storage`.
+
+serving.serve: data directory (lock) -> mongod -> open_node -> listen -> until SIGTERM -> drain
+node.open_node: identities.py + stores.py -> audit trail -> duties -> services -> application
+commands.py: what the command line opens beside a server, or while none runs
+"""
+
+from __future__ import annotations
+
+from server.bootstrap.commands import open_token_keys, open_users, open_verification
+from server.bootstrap.identities import ISSUER
+from server.bootstrap.node import Interface, Node, bind_interface, open_node
+from server.bootstrap.serving import drain, listen, serve
+from server.bootstrap.stores import Store
+
+__all__ = [
+    "ISSUER",
+    "Interface",
+    "Node",
+    "Store",
+    "bind_interface",
+    "drain",
+    "listen",
+    "open_node",
+    "open_token_keys",
+    "open_users",
+    "open_verification",
+    "serve",
+]

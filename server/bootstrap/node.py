@@ -1,0 +1,304 @@
+"""Makes a node: the stores, the services, the duties and the application, all in one place.
+
+`open_node` is a context manager: what was opened is closed in the opposite order, whatever fails
+in between.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hive.ports import Limits, Services
+from server import recorder as recording
+from server.addresses import AddressResolver
+from server.agent_links import AgentLinks
+from server.app import HiveApplication, make_app
+from server.audit_trail import AuditTrail
+from server.authentication import Authenticator
+from server.authorization import Authorization
+from server.binding import BoundOperation, bind
+from server.bootstrap.identities import Identity, derive_keys, open_identity
+from server.bootstrap.parts import Part, start
+from server.bootstrap.stores import Store, open_store
+from server.contract import Contract
+from server.cursors import SignedCursors
+from server.data_directory import DataDirectory
+from server.dispatcher import NodeDispatcher
+from server.duties import Duty
+from server.first_start import FirstStart, ensure_bootstrap
+from server.hub import Hub
+from server.identifiers import TypeIdentifiers
+from server.invocation import Invoker
+from server.key_ends import KeyEnds
+from server.key_expiry import DUTY as KEY_EXPIRY
+from server.key_expiry import KeyExpiry
+from server.keys import Keys
+from server.outbox import DUTY as OUTBOX
+from server.outbox import OutboxRelay
+from server.peers import Peers
+from server.presence import NodePresence
+from server.readiness import Readiness
+from server.reaper import DUTY as REAPER
+from server.reaper import Periods, Reaper
+from server.recorder import Recorder
+from server.releaser import Releaser
+from server.resources import asyncapi_path, openapi_path
+from server.settings import Settings
+from server.signatures import Signatures
+from server.websocket import Realtime
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node that is open: what it serves, and what others look at."""
+
+    app: HiveApplication
+    services: Services
+    hub: Hub
+    authenticator: Authenticator
+    first_start: FirstStart
+    store: Store
+    readiness: Readiness
+    peers: Peers
+    links: AgentLinks
+    dispatcher: NodeDispatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """The contracts and the operations that are bound to them."""
+
+    contract: Contract
+    operations: Mapping[str, BoundOperation]
+
+
+def bind_interface() -> Interface:
+    """Read the contracts and bind them. Raises ContractError, BindingError."""
+    contract = Contract.load(openapi_path(), asyncapi_path())
+    return Interface(contract, bind(contract))
+
+
+@asynccontextmanager
+async def open_node(
+    settings: Settings, directory: DataDirectory, mongodb_uri: str, interface: Interface
+) -> AsyncIterator[Node]:
+    """Open the stores, start the duties and make the application; close all of it at the end."""
+    async with AsyncExitStack() as stack:
+        keys = derive_keys(settings, directory)
+        identity = await open_identity(stack, settings, directory, keys)
+        store = await open_store(stack, settings, mongodb_uri)
+        trail = _make_trail(settings, keys, identity, store, interface, directory.node_id())
+        await trail.open()
+        stack.push_async_callback(trail.close)
+        hub = Hub(store.events)
+        engine = _make_engine(settings, identity, store, hub, trail, directory.node_id())
+        services = _make_services(settings, keys, identity, store, engine, interface)
+        authorization = Authorization(identity.system)
+        app = make_app(
+            interface.operations,
+            services,
+            identity.authenticator,
+            authorization=authorization,
+            signatures=Signatures(
+                identity.signing_keys,
+                identity.nonces,
+                signing_required=lambda: identity.system.current.signing_required,
+            ),
+            audit=trail.audit,
+            trusted_proxies=settings.trusted_proxies,
+            origins=settings.cors_origins,
+            max_body_bytes=settings.max_body_bytes,
+            referee=_referee(settings),
+        )
+        app.pipeline.new_call_id = trail.identifiers.new
+        invoker = Invoker(
+            interface.operations,
+            services,
+            authorization=authorization,
+            audit=trail.audit,
+            new_identifier=services.identifiers.new,
+            new_call_id=trail.identifiers.new,
+        )
+        links = AgentLinks(services, invoker)
+        hub.subscribe(links.heard)
+        peers = Peers()
+        key_ends = KeyEnds(identity.key_store, peers)
+        identity.revocations.on_revoked(key_ends.changed)
+        stack.push_async_callback(key_ends.stop)
+        realtime = Realtime(
+            interface.contract,
+            identity.authenticator.authenticate,
+            identity.tickets.redeem,
+            hub,
+            peers,
+            links,
+            services.identifiers,
+            AddressResolver(settings.trusted_proxies),
+            trail.audit,
+            trail.identifiers.new,
+            origins=settings.cors_origins,
+        ).with_heartbeat(settings.heartbeat_seconds)
+        app.add_handlers(r".*", realtime.routes())
+        first_start = await _prepare_first_start(settings, directory, identity)
+        await hub.start()
+        stack.push_async_callback(hub.stop)
+        start(stack, *engine.background)
+        stack.push_async_callback(links.stop)
+        start(stack, engine.dispatcher, peers)
+        yield Node(
+            app=app,
+            services=services,
+            hub=hub,
+            authenticator=identity.authenticator,
+            first_start=first_start,
+            store=store,
+            readiness=engine.readiness,
+            peers=peers,
+            links=links,
+            dispatcher=engine.dispatcher,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """What moves the hive: `background` starts with the node, in this order."""
+
+    dispatcher: NodeDispatcher
+    presence: NodePresence
+    releaser: Releaser
+    readiness: Readiness
+    background: tuple[Part, ...]
+
+
+def _make_trail(
+    settings: Settings,
+    keys: Keys,
+    identity: Identity,
+    store: Store,
+    interface: Interface,
+    node_id: str,
+) -> AuditTrail:
+    return AuditTrail(
+        store.audit,
+        identity.checkpoints,
+        store.leadership,
+        keys.audit,
+        node_id=node_id,
+        operations=[bound.operation for bound in interface.operations.values()],
+        retention_days=settings.audit_retention_days,
+    )
+
+
+def _make_engine(
+    settings: Settings,
+    identity: Identity,
+    store: Store,
+    hub: Hub,
+    trail: AuditTrail,
+    node_id: str,
+) -> _Engine:
+    dispatcher = NodeDispatcher(
+        store.tasks,
+        store.tasks,
+        store.agents,
+        TypeIdentifiers(),
+        lease_seconds=settings.lease_seconds,
+    )
+    presence = NodePresence(store.agents, store.tasks)
+    releaser = Releaser(store.tasks, store.sweeps)
+    for committed in (dispatcher.committed, presence.committed, releaser.committed):
+        store.tasks.on_commit(committed)
+    hub.subscribe(dispatcher.heard)
+    recorder = Recorder(
+        store.feed,
+        store.events,
+        store.leadership,
+        hub.publish,
+        node_id=node_id,
+        retention_days=settings.event_retention_days,
+    )
+    periods = Periods(
+        lease=settings.lease_seconds,
+        grace=settings.cancel_grace_seconds,
+        agent_timeout=settings.agent_timeout_seconds,
+    )
+    reaper = Reaper(store.tasks, store.sweeps, presence, releaser, periods)
+    relay = OutboxRelay(identity.outbox, store.notices)
+    identity.outbox.on_commit(relay.wake)
+    recording_duty = Duty(recording.DUTY, store.leadership, node_id, recorder.work)
+    duties = (
+        recording_duty,
+        Duty(REAPER, store.leadership, node_id, reaper.work),
+        Duty(KEY_EXPIRY, store.leadership, node_id, KeyExpiry(identity.key_store).work),
+        Duty(OUTBOX, store.leadership, node_id, relay.work),
+        trail.duty,
+    )
+    return _Engine(
+        dispatcher=dispatcher,
+        presence=presence,
+        releaser=releaser,
+        readiness=Readiness(store.events, identity.revocations, recorder, recording_duty),
+        background=(presence, releaser, trail.auditor, *duties),
+    )
+
+
+def _make_services(
+    settings: Settings,
+    keys: Keys,
+    identity: Identity,
+    store: Store,
+    engine: _Engine,
+    interface: Interface,
+) -> Services:
+    return Services(
+        identity=identity.accounts,
+        api_keys=identity.api_keys,
+        users=identity.users,
+        sessions=identity.sessions,
+        system=identity.system,
+        tickets=identity.tickets,
+        token_keys=identity.token_keys,
+        signing_keys=identity.signing_keys,
+        agents=store.agents,
+        tasks=store.tasks,
+        logs=store.logs,
+        events=store.events,
+        audit=store.audit,
+        dispatcher=engine.dispatcher,
+        dependencies=engine.releaser,
+        presence=engine.presence,
+        identifiers=TypeIdentifiers(),
+        cursors=SignedCursors(keys.cursors),
+        documents=interface.contract,
+        limits=Limits(settings.lease_seconds, settings.agent_timeout_seconds / 3),
+        version=importlib.metadata.version("agentzero-api"),
+        readiness=engine.readiness.check,
+    )
+
+
+async def _prepare_first_start(
+    settings: Settings, directory: DataDirectory, identity: Identity
+) -> FirstStart:
+    first_start = await ensure_bootstrap(
+        identity.store,
+        identity.passwords,
+        identity.api_keys,
+        identity.authenticator,
+        admin_password=settings.admin_password.get_secret_value() or None,
+        operator_key=directory.find_operator_key(),
+    )
+    if first_start.operator_key is not None:
+        directory.write_operator_key(first_start.operator_key)
+    return first_start
+
+
+def _referee(settings: Settings) -> Any:
+    if not settings.contract_referee:
+        return None
+    from server.referee import Referee  # noqa: PLC0415 - a second of imports that production saves
+
+    return Referee(openapi_path())

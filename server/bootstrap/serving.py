@@ -1,0 +1,92 @@
+"""Runs a node as a process: from the lock on the data directory to the end of the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import AsyncExitStack, suppress
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from server.app import make_http_server
+from server.bootstrap.node import Node, bind_interface, open_node
+from server.data_directory import DataDirectory
+from server.embedded import EmbeddedMongo
+from server.first_start import FirstStart
+from server.settings import Settings, SettingsError
+
+READY_SECONDS = 10.0
+DRAIN_POLL_SECONDS = 0.05
+CLOSE_SECONDS = 1.0
+log = structlog.get_logger(__name__)
+
+
+async def serve(settings: Settings) -> None:
+    """Run a node until SIGTERM or SIGINT.
+
+    Raises ContractError, BindingError, SettingsError, DataDirectoryError, EmbeddedMongoError,
+    Unavailable.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    interface = bind_interface()
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(DataDirectory(settings.data_dir))
+        uri = settings.mongodb_uri.get_secret_value()
+        if settings.embedded_mongodb:
+            mongo = EmbeddedMongo(directory.mongo_path, directory.mongo_log_path)
+            uri = await mongo.start()
+            stack.push_async_callback(mongo.stop)
+        node = await stack.enter_async_context(open_node(settings, directory, uri, interface))
+        if not await node.readiness.wait(READY_SECONDS):
+            log.warning("server.not_ready", **await node.readiness.check())
+        server = make_http_server(node.app)
+        url = listen(server, settings.host, settings.port)
+        directory.write_running_server(url)
+        _announce(url, settings, directory, node.first_start)
+        await stopping.wait()
+        await drain(node, server, settings.drain_seconds)
+
+
+def listen(server: HTTPServer, host: str, port: int) -> str:
+    """Listen; the URL with the port that it is (0 asks for any). Raises SettingsError."""
+    try:
+        sockets = bind_sockets(port, host)
+    except OSError as error:
+        problem = f"AGENTZERO_HOST, AGENTZERO_PORT: can't listen on {host}:{port}: {error.strerror}"
+        raise SettingsError([problem]) from error
+    server.add_sockets(sockets)
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{sockets[0].getsockname()[1]}"
+
+
+async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
+    """Stop to accept, send sockets away, let requests end for so long, close what is left."""
+    deadline = time.monotonic() + seconds
+    log.info("server.draining", seconds=seconds)
+    node.readiness.drain()
+    node.app.pipeline.draining = True
+    server.stop()
+    node.links.prepare_stop()
+    await node.dispatcher.stop()
+    await node.peers.drain(seconds / 2)
+    while node.app.pipeline.running and time.monotonic() < deadline:  # noqa: ASYNC110 - a number
+        await asyncio.sleep(DRAIN_POLL_SECONDS)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(server.close_all_connections(), CLOSE_SECONDS)
+
+
+def _announce(
+    url: str, settings: Settings, directory: DataDirectory, first_start: FirstStart
+) -> None:
+    log.info("server.listening", url=url, data_dir=str(settings.data_dir))
+    if first_start.admin_password is not None:
+        # The one time that this password is anywhere but in its owner's hands; not through the log.
+        print(f"User `admin` was made, its password is: {first_start.admin_password}", flush=True)  # noqa: T201
+    if first_start.operator_key is not None:
+        print(f"The operator's API key is in {directory.operator_key_path}", flush=True)  # noqa: T201

@@ -1,0 +1,80 @@
+"""Opens MongoDB and SQL, and closes them at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from server.data_directory import DataDirectory
+from server.settings import Settings
+from storage.mongo.agents import MongoAgents
+from storage.mongo.audit import MongoAudit
+from storage.mongo.client import (
+    open_client,
+    open_database,
+    open_stream_client,
+    require_reachable,
+)
+from storage.mongo.events import MongoEventLog
+from storage.mongo.leadership import MongoLeadership
+from storage.mongo.logs import MongoTaskLogs
+from storage.mongo.notices import MongoNotices
+from storage.mongo.stream import MongoChangeFeed
+from storage.mongo.sweeps import MongoSweeps
+from storage.mongo.tasks import MongoTasks
+from storage.sql.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The adapters of MongoDB."""
+
+    agents: MongoAgents
+    tasks: MongoTasks
+    logs: MongoTaskLogs
+    notices: MongoNotices
+    events: MongoEventLog
+    sweeps: MongoSweeps
+    feed: MongoChangeFeed
+    leadership: MongoLeadership
+    audit: MongoAudit
+
+
+async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
+    """Connect to MongoDB and make its indexes. Raises Unavailable."""
+    client = open_client(uri)
+    stack.push_async_callback(client.close)
+    stream_client = open_stream_client(uri)
+    stack.push_async_callback(stream_client.close)
+    database = open_database(client, settings.mongodb_database)
+    agents = MongoAgents(database)
+    tasks = MongoTasks(database)
+    logs = MongoTaskLogs(database, tasks)
+    notices = MongoNotices(database)
+    events = MongoEventLog(database)
+    audit = MongoAudit(database)
+    # Making indexes may take long; that nobody is there should not.
+    await require_reachable(client)
+    for prepared in (agents, tasks, logs, notices, events, audit):
+        await prepared.prepare()
+    return Store(
+        agents=agents,
+        tasks=tasks,
+        logs=logs,
+        notices=notices,
+        events=events,
+        sweeps=MongoSweeps(tasks, agents),
+        feed=MongoChangeFeed(open_database(stream_client, settings.mongodb_database), database),
+        leadership=MongoLeadership(database),
+        audit=audit,
+    )
+
+
+async def open_sql(stack: AsyncExitStack, settings: Settings, directory: DataDirectory) -> Database:
+    """Connect to SQL and bring its schema up to date."""
+    url = settings.sql_url.get_secret_value() or f"sqlite:///{directory.sqlite_path}"
+    database = Database(url)
+    stack.callback(database.close)
+    await asyncio.to_thread(database.migrate)
+    return database
