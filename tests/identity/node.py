@@ -49,7 +49,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Node:
-    """What `server/bootstrap.py` builds, in one place."""
+    """What `server/bootstrap/` builds, in one place."""
 
     database: Database
     store: SqlIdentity

@@ -34,7 +34,7 @@ ACTOR = Actor("usr_test", "req_test", "aud_test")
 
 
 def service(node: Node) -> SealedSigningKeys:
-    """The service as `server/bootstrap.py` makes it."""
+    """The service as `server/bootstrap/` makes it."""
     return SealedSigningKeys(
         SqlSigningKeys(node.database),
         Seal(node.keys.sealing),
