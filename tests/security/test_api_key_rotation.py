@@ -51,6 +51,7 @@ async def rotate_under_load(urls: list[str], size: Size) -> None:
             after = Load(urls, new["api_key"], size.per_second / 2)
             async with after.going(ASKED):
                 ends_at = await _end_of(admin, old)
+                assert ends_at - time.monotonic() <= size.overlap_seconds
                 closed = asyncio.create_task(_closed(socket))
                 await asyncio.sleep(ends_at - time.monotonic() + 2 * ALLOWED_SECONDS)
                 code, closed_at = await asyncio.wait_for(closed, 1)
