@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from hive.errors import NotFound
@@ -27,6 +28,7 @@ PREFIX = "aud_"
 MAX_TIME_MS = 2**48 - 1
 _TIME_DIGITS = 10
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+_TO_DIGITS = str.maketrans(_BASE32, "0123456789abcdefghijklmnopqrstuv")
 _CANONICAL = json.JSONEncoder(
     sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=repr
 )
@@ -83,6 +85,8 @@ class Break:
         return f"boot {self.boot}, record {self.n}: {self.problem}"
 
 
+# The same few texts come again and again.
+@lru_cache(maxsize=1024)
 def clean(text: str, limit: int = 200) -> str:
     """The text without control characters and secrets of our formats, shortened."""
     return mask_secrets(_UNSAFE.sub("", text))[:limit]
@@ -101,15 +105,20 @@ def holds_secret(text: str) -> bool:
 def format_ms(time_ms: int) -> str:
     """Milliseconds of the epoch as RFC 3339 in UTC."""
     seconds, ms = divmod(time_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    return f"{_format_seconds(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _format_seconds(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def time_ms_of(record_id: str) -> int:
-    """The time that an identifier carries (UUIDv7), in milliseconds of the epoch."""
-    value = 0
-    for digit in record_id.rpartition("_")[2][:_TIME_DIGITS]:
-        value = value * 32 + _BASE32.index(digit)
-    return value
+    """The time that an identifier carries (UUIDv7), in milliseconds of the epoch; 0 for none."""
+    try:
+        return int(record_id.rpartition("_")[2][:_TIME_DIGITS].translate(_TO_DIGITS), 32)
+    except ValueError:
+        return 0
 
 
 def first_id_at(time_ms: int) -> str:
@@ -147,7 +156,7 @@ def chain(
         n += 1
         record["boot"], record["n"], record["prev_hash"] = boot, n, last_hash
         record.pop("hash", None)
-        record["hash"] = last_hash = hash_of(record)
+        record["hash"] = last_hash = hashlib.sha256(canonical(record)).hexdigest()
         records.append(record)
     return records
 

@@ -73,7 +73,7 @@ class AuditRecords:
             "status": entry.status,
             # A whole number is written without a fraction (RFC 8785).
             "duration_ms": int(duration) if duration.is_integer() else duration,
-            "request_id": clean(call.request_id, 64),
+            "request_id": call.request_id,
         }
         if call.operation is not None:
             described["operation"] = call.operation.operation_id
@@ -89,7 +89,7 @@ class AuditRecords:
         if entry.code is not None:
             described["code"] = entry.code
         if call.principal is not None:
-            described |= _describe(call.principal)
+            _describe(call.principal, described)
         return described
 
     def shown_path(self, path: str) -> str:
@@ -121,19 +121,16 @@ def describe_recovered(acted: Acted) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value is not None}
 
 
-def _describe(principal: Principal) -> dict[str, Any]:
-    described = {
-        "actor": principal.principal_id,
-        "username": clean(principal.name),
-        "role": principal.role.value,
-        "session_id": principal.session_id,
-        "key_id": principal.key_id,
-    }
+def _describe(principal: Principal, described: dict[str, Any]) -> None:
+    described["actor"] = principal.principal_id
+    described["username"] = clean(principal.name)
+    described["role"] = principal.role.value
     if principal.session_id is not None:
         described["authentication"] = "session"
+        described["session_id"] = principal.session_id
     elif principal.key_id is not None:
         described["authentication"] = "api_key"
-    return {name: value for name, value in described.items() if value is not None}
+        described["key_id"] = principal.key_id
 
 
 def _outcome(status: int) -> AuditOutcome:

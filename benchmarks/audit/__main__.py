@@ -33,7 +33,7 @@ from server.embedded import EmbeddedMongo
 from server.pipeline import Audits, Call
 from tests.api.running import RunningNode, running_node
 
-PAIRS = 24
+PAIRS = 40
 REQUESTS = 200
 WARM_UP = 300
 OK = 200
