@@ -71,6 +71,15 @@ def test_new_hashes_are_seen_at_the_next_checkpoint() -> None:
     assert "501 to 1000" in broken.problem
 
 
+def test_a_record_of_another_past_is_named() -> None:
+    """Right in itself and in its place, but it does not follow what is before it."""
+    records = make_chain(10)
+    (records[5],) = chain([dict(records[5])], boot=BOOT, n=5, last_hash="0" * 64)
+    broken = verify(KEY, BOOT, records, [])
+    assert broken is not None
+    assert (broken.n, broken.problem) == (6, "it does not follow the record before it")
+
+
 def test_a_record_behind_the_signed_end_is_named() -> None:
     """Whoever can compute hashes can add records, but not behind a signed end."""
     whole = make_chain(10)
