@@ -7,7 +7,19 @@ import math
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, inspect, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    case,
+    delete,
+    func,
+    insert,
+    inspect,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session as SqlSession
 
 from hive.login_attempts import (
@@ -23,6 +35,8 @@ from hive.login_attempts import (
 from storage.sql.database import Database
 from storage.sql.models import LoginFailureRow, LoginPlaceRow, LoginStreakRow, Table
 
+PRUNED_EVERY = timedelta(minutes=1)
+
 
 class SqlLoginFailures:
     """One transaction per method; attempts on one account, or from one network, take turns.
@@ -32,6 +46,7 @@ class SqlLoginFailures:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._pruned_at: datetime | None = None
 
     async def reserve(self, account: str, network: str) -> Attempt:
         """Decide, and record the attempt as a failure. Raises TooManyAttempts."""
@@ -43,14 +58,15 @@ class SqlLoginFailures:
             wait = time_to_wait(history, now)
             if wait is not None:
                 raise TooManyAttempts(retry_after_seconds=math.ceil(wait.total_seconds()))
-            _prune_failures(sql, now)
-            row = LoginFailureRow(
-                account=account, network=network, known=history.known, failed_at=now
-            )
-            sql.add(row)
-            sql.flush()
-            _set_streak(sql, account, history.streak + 1, now)
-            return Attempt(row.failure_id, account, network)
+            attempt_id = sql.execute(
+                insert(LoginFailureRow)
+                .values(account=account, network=network, known=history.known, failed_at=now)
+                .returning(LoginFailureRow.failure_id)
+            ).scalar_one()
+            streak = {"failures": history.streak + 1, "changed_at": now}
+            self._put(sql, LoginStreakRow, {"account": account}, streak)
+            self._prune(sql, now)
+            return Attempt(attempt_id, account, network)
 
         return await self._database.write(work, durable=False)
 
@@ -62,12 +78,8 @@ class SqlLoginFailures:
             now = self._database.now(sql)
             _take_back(sql, attempt)
             sql.execute(delete(LoginStreakRow).where(LoginStreakRow.account == attempt.account))
-            sql.merge(
-                LoginPlaceRow(
-                    account=attempt.account, network=attempt.network, known_until=now + known_for
-                )
-            )
-            _prune(sql, now)
+            place = {"account": attempt.account, "network": attempt.network}
+            self._put(sql, LoginPlaceRow, place, {"known_until": now + known_for})
 
         await self._database.write(work, durable=False)
 
@@ -102,36 +114,53 @@ class SqlLoginFailures:
         for number in sorted(map(_lock_number, names)):
             sql.execute(select(func.pg_advisory_xact_lock(number)))
 
+    def _put(
+        self, sql: SqlSession, table: type[Table], key: dict[str, str], values: dict[str, Any]
+    ) -> None:
+        """Insert the row, or give the one with this key these values."""
+        dialect = sqlite if self._database.is_sqlite else postgresql
+        row = dialect.insert(table).values(**key, **values)
+        sql.execute(row.on_conflict_do_update(index_elements=list(key), set_=values))
+
+    def _prune(self, sql: SqlSession, now: datetime) -> None:
+        if self._pruned_at is not None and now - self._pruned_at < PRUNED_EVERY:
+            return
+        self._pruned_at = now
+        _delete_free(sql, LoginFailureRow, LoginFailureRow.failed_at <= now - WINDOW)
+        _delete_free(sql, LoginPlaceRow, LoginPlaceRow.known_until <= now)
+        # An account at the cap stays there until somebody proves the password.
+        below = LoginStreakRow.failures < MAX_STREAK
+        _delete_free(sql, LoginStreakRow, LoginStreakRow.changed_at <= now - STREAK_KEPT, below)
+
 
 def _read_history(sql: SqlSession, account: str, network: str, now: datetime) -> History:
-    of_account = LoginFailureRow.account == account
-    on_network = LoginFailureRow.network == network
-    known = sql.scalar(
-        select(LoginPlaceRow.known_until).where(
-            LoginPlaceRow.account == account, LoginPlaceRow.network == network
-        )
-    )
-    streak = sql.scalar(select(LoginStreakRow.failures).where(LoginStreakRow.account == account))
-    return History(
-        known=known is not None and known > now,
-        streak=streak or 0,
-        account=_tally(sql, now, of_account, LoginFailureRow.known.is_(False)),
-        place=_tally(sql, now, of_account, on_network, LoginFailureRow.known.is_(True)),
-        network=_tally(sql, now, on_network),
-    )
-
-
-def _tally(sql: SqlSession, now: datetime, *wanted: Any) -> Tally:
-    count, oldest = sql.execute(
-        select(func.count(), func.min(LoginFailureRow.failed_at)).where(
-            *wanted, LoginFailureRow.failed_at > now - WINDOW
-        )
+    """All of it in one statement: it is in the way of every login."""
+    row = LoginFailureRow
+    of_account, on_network = row.account == account, row.network == network
+    place = (LoginPlaceRow.account == account, LoginPlaceRow.network == network)
+    known_until, streak, *tallies = sql.execute(
+        select(
+            select(LoginPlaceRow.known_until).where(*place).scalar_subquery(),
+            select(LoginStreakRow.failures)
+            .where(LoginStreakRow.account == account)
+            .scalar_subquery(),
+            *_tally(of_account & row.known.is_(False)),
+            *_tally(of_account & on_network & row.known.is_(True)),
+            *_tally(on_network),
+        ).where(row.failed_at > now - WINDOW, or_(of_account, on_network))
     ).one()
-    return Tally(count, oldest)
+    return History(
+        known=known_until is not None and known_until > now,
+        streak=streak or 0,
+        account=Tally(*tallies[0:2]),
+        place=Tally(*tallies[2:4]),
+        network=Tally(*tallies[4:6]),
+    )
 
 
-def _set_streak(sql: SqlSession, account: str, failures: int, now: datetime) -> None:
-    sql.merge(LoginStreakRow(account=account, failures=failures, changed_at=now))
+def _tally(wanted: ColumnElement[bool]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    counted = case((wanted, LoginFailureRow.failed_at))
+    return func.count(counted), func.min(counted)
 
 
 def _take_back(sql: SqlSession, attempt: Attempt) -> bool:
@@ -146,17 +175,6 @@ def _take_back(sql: SqlSession, attempt: Attempt) -> bool:
         .execution_options(synchronize_session=False)
     )
     return found.one_or_none() is not None
-
-
-def _prune_failures(sql: SqlSession, now: datetime) -> None:
-    _delete_free(sql, LoginFailureRow, LoginFailureRow.failed_at <= now - WINDOW)
-
-
-def _prune(sql: SqlSession, now: datetime) -> None:
-    _delete_free(sql, LoginPlaceRow, LoginPlaceRow.known_until <= now)
-    # An account at the cap stays there until somebody proves the password.
-    below = LoginStreakRow.failures < MAX_STREAK
-    _delete_free(sql, LoginStreakRow, LoginStreakRow.changed_at <= now - STREAK_KEPT, below)
 
 
 def _delete_free(sql: SqlSession, table: type[Table], *wanted: Any) -> None:
