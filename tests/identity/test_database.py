@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import cast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,7 +68,7 @@ async def test_only_durable_writes_wait_for_the_disk(database: Database) -> None
     """Each transaction has its own level; the next one is durable again."""
 
     def level(sql: SqlSession) -> int | None:
-        return sql.scalar(text("PRAGMA synchronous"))
+        return cast("int | None", sql.scalar(text("PRAGMA synchronous")))
 
     full, normal = 2, 1
     for _ in range(10):
