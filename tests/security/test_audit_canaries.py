@@ -105,15 +105,24 @@ def example_of(operation: Operation) -> Any:
 
 
 def plant(
-    client: httpx.Client, operation: Operation, canary: str, *, odd: str, authorization: str | None
+    client: httpx.Client,
+    operation: Operation,
+    canary: str,
+    *,
+    odd: str,
+    authorization: str | None,
+    in_query: bool = True,
 ) -> httpx.Response:
-    """Call an operation with the canary in each place; `odd` where only an identifier fits."""
+    """Call an operation with the canary in each place; `odd` where the audit log keeps a text.
+
+    That is the User-Agent and the request's identifier, and a path that is not looked at.
+    """
     path = operation.path
-    query: dict[str, str] = {"token": canary, "access_token": canary}
+    query: dict[str, str] = {"token": canary, "access_token": canary} if in_query else {}
     for parameter in operation.parameters:
         if parameter.location == "path":
-            path = path.replace(f"{{{parameter.name}}}", odd)
-        elif parameter.location == "query":
+            path = path.replace(f"{{{parameter.name}}}", odd if in_query else canary)
+        elif parameter.location == "query" and in_query:
             query[parameter.name] = canary
     headers = dict.fromkeys(PLANTED_HEADERS, canary) | {"User-Agent": odd, "X-Request-Id": odd}
     if authorization is not None:
@@ -151,6 +160,16 @@ def test_secrets_in_every_place_of_every_operation_stay_there(
                 )
                 if answer.status_code >= 400:
                     errors.append(f"{operation.operation_id}: {answer.headers} {answer.text}")
+            # Without the query, which is refused first, the path and the body are looked at.
+            answer = plant(
+                client,
+                operation,
+                canaries.typed,
+                odd=canaries.formed[0],
+                authorization=admin["Authorization"],
+                in_query=False,
+            )
+            assert answer.status_code != 500, answer.text
             for formed in canaries.formed:
                 answer = plant(
                     client, operation, formed, odd=formed, authorization=f"Bearer {formed}"
