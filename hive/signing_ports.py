@@ -91,6 +91,10 @@ class SigningKeyStore(Protocol):
         """Revoke it. Idempotent."""
         ...
 
+    async def revoke_all(self, owner_id: str, actor: Actor) -> int:
+        """Revoke every live key of the owner, bound to an API key or not; how many there were."""
+        ...
+
     async def usable(self, owner_id: str, key_id: str | None) -> Sequence[SigningKey]:
         """The live keys for requests of the owner that come with the API key, or with none.
 

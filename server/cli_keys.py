@@ -7,19 +7,22 @@ nodes elsewhere that share the database follow.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hive.changes import Actor
 from hive.token_keys import TokenAlgorithm, TokenKey
-from server.cli_exits import FAILED, read_settings, refuse
+from server.cli_database import change_database
+from server.cli_exits import read_settings
 from server.cli_server import find_link
-from server.data_directory import DataDirectory, DataDirectoryError
+from server.data_directory import DataDirectory
 from server.settings import Settings
+
+if TYPE_CHECKING:
+    from server.token_keys import SealedTokenKeys
 
 OPERATOR = Actor("system:operator")
 ROTATE = "/api/v1/auth/keys/rotate"
@@ -55,19 +58,11 @@ def rotate(
 
 def _rotate_here(settings: Settings, algorithm: TokenAlgorithm | None) -> Mapping[str, Any]:
     from handlers.keys import describe_ring  # noqa: PLC0415 - `--help` should not wait
-    from hive.errors import HiveError  # noqa: PLC0415
     from server import bootstrap  # noqa: PLC0415
     from server.answers import encode_json  # noqa: PLC0415
 
-    async def work() -> Sequence[TokenKey]:
-        with DataDirectory(settings.data_dir) as directory:
-            async with bootstrap.open_token_keys(settings, directory) as keys:
-                return await keys.replace_unreadable(OPERATOR, algorithm)
+    async def work(keys: SealedTokenKeys) -> Sequence[TokenKey]:
+        return await keys.replace_unreadable(OPERATOR, algorithm)
 
-    try:
-        ring = asyncio.run(work())
-    except DataDirectoryError as error:
-        raise refuse(str(error)) from None
-    except HiveError as error:
-        raise refuse(error.detail, FAILED) from None
+    ring = change_database(settings, bootstrap.open_token_keys, work)
     return dict(json.loads(encode_json(describe_ring(ring))))

@@ -14,6 +14,11 @@ from server.data_directory import DataDirectory, RunningServer
 TIMEOUT_SECONDS = 30.0
 PAGE = 200
 _NEXT = '>; rel="next"'
+_ADVICE: Mapping[str, str] = dict.fromkeys(
+    ("signature-required", "address-not-allowed"),
+    " Stop the server and run this command again: it changes the database itself then.",
+)
+"""What to do, by the code of the refusal: about what can be done without a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,9 @@ class OperatorLink:
         answer = json.loads(response.body or b"{}")
         if response.error is not None:
             reason = answer.get("detail", response.reason)
-            raise refuse(f"The server at {url} refused ({response.code}): {reason}", FAILED)
+            advice = _ADVICE.get(answer.get("code", ""), "")
+            message = f"The server at {url} refused ({response.code}): {reason}{advice}"
+            raise refuse(message, FAILED)
         return answer, response.headers.get("Link", "")
 
 

@@ -2,12 +2,11 @@
 
 With a server running on the data directory its REST interface does the work, and the operator's
 key proves who asks. Without one the database is changed directly, under the data directory's lock:
-whoever may read that directory is let in again when the admin's password is lost.
+whoever may read that directory is let in again when the admin's password or signing key is lost.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
@@ -17,16 +16,19 @@ import typer
 from hive.changes import Actor
 from hive.identity import username_key
 from hive.permissions import Role
+from server.cli_database import change_database
 from server.cli_exits import FAILED, read_settings, refuse
 from server.cli_server import OperatorLink, find_link
-from server.data_directory import DataDirectory, DataDirectoryError
+from server.data_directory import DataDirectory
 from server.settings import Settings
 
 if TYPE_CHECKING:
+    from hive.signing_ports import SigningKeyStore
     from server.users import StoredUsers
 
 OPERATOR = Actor("system:operator")
 USERS = "/api/v1/users"
+SIGNING_KEYS = "/api/v1/signing-keys"
 PAGE = 200
 COLUMNS = ("username", "role", "disabled", "user_id", "created_at")
 View = Mapping[str, Any]
@@ -58,6 +60,9 @@ class People(Protocol):
 
     def disable(self, user_id: str) -> None:
         """Let the user in no more."""
+
+    def reset_signing(self, user_id: str) -> int:
+        """Revoke every live signing key of the user; how many there were."""
 
 
 @app.command()
@@ -118,6 +123,18 @@ def disable(username: Username) -> None:
     typer.echo(f"User `{user['username']}` is disabled; all sessions ended.")
 
 
+@app.command()
+def reset_signing(username: Username) -> None:
+    """Revoke all signing keys of a user who lost them, also those of the user's API keys."""
+    people = _people()
+    user = _find(people, username)
+    revoked = people.reset_signing(user["user_id"])
+    typer.echo(
+        f"User `{user['username']}` has no signing key any more: {revoked} revoked. "
+        "The next one can be registered without a signature."
+    )
+
+
 class _Remote:
     """The users of a running server."""
 
@@ -138,6 +155,13 @@ class _Remote:
 
     def disable(self, user_id: str) -> None:
         self._link.ask("PATCH", f"{USERS}/{user_id}", {"disabled": True})
+
+    def reset_signing(self, user_id: str) -> int:
+        keys = self._link.pages(SIGNING_KEYS, {"owner": user_id})
+        live = [key["signing_key_id"] for key in keys if "revoked_at" not in key]
+        for signing_key_id in live:
+            self._link.ask("DELETE", f"{SIGNING_KEYS}/{signing_key_id}")
+        return len(live)
 
 
 class _Local:
@@ -180,21 +204,18 @@ class _Local:
 
         self._run(lambda users: users.update(user_id, UserChange(disabled=True), OPERATOR))
 
+    def reset_signing(self, user_id: str) -> int:
+        from server import bootstrap  # noqa: PLC0415 - `--help` should not wait
+
+        async def work(keys: SigningKeyStore) -> int:
+            return await keys.revoke_all(user_id, OPERATOR)
+
+        return change_database(self._settings, bootstrap.open_signing_keys, work)
+
     def _run(self, work: Callable[[StoredUsers], Awaitable[T]]) -> T:
-        from hive.errors import HiveError  # noqa: PLC0415 - `--help` should not wait
-        from server import bootstrap  # noqa: PLC0415
+        from server import bootstrap  # noqa: PLC0415 - `--help` should not wait
 
-        async def unit() -> T:
-            with DataDirectory(self._settings.data_dir) as directory:
-                async with bootstrap.open_users(self._settings, directory) as users:
-                    return await work(users)
-
-        try:
-            return asyncio.run(unit())
-        except DataDirectoryError as error:
-            raise refuse(str(error)) from None
-        except HiveError as error:
-            raise refuse(error.detail, FAILED) from None
+        return change_database(self._settings, bootstrap.open_users, work)
 
 
 def _people() -> People:

@@ -7,7 +7,13 @@ commands.py: what the command line opens beside a server, or while none runs
 
 from __future__ import annotations
 
-from server.bootstrap.commands import open_token_keys, open_users, open_verification
+from server.bootstrap.commands import (
+    open_signing_keys,
+    open_system_settings,
+    open_token_keys,
+    open_users,
+    open_verification,
+)
 from server.bootstrap.identities import ISSUER
 from server.bootstrap.node import Interface, Node, bind_interface, open_node
 from server.bootstrap.serving import drain, listen, serve
@@ -22,6 +28,8 @@ __all__ = [
     "drain",
     "listen",
     "open_node",
+    "open_signing_keys",
+    "open_system_settings",
     "open_token_keys",
     "open_users",
     "open_verification",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from hive.signing_ports import SigningKeyStore
+from hive.system_settings import SystemSettingsStore
 from server.audit_verification import AuditVerification
 from server.bootstrap.identities import derive_keys, make_token_keys, make_tokens
 from server.bootstrap.stores import open_sql
@@ -23,6 +25,8 @@ from storage.sql.audit_checkpoints import SqlCheckpoints
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
 from storage.sql.login_failures import SqlLoginFailures
+from storage.sql.signing_keys import SqlSigningKeys
+from storage.sql.system_settings import SqlSystemSettings
 from storage.sql.users import SqlUsers
 
 
@@ -50,6 +54,24 @@ async def open_users(settings: Settings, directory: DataDirectory) -> AsyncItera
         yield StoredUsers(
             SqlUsers(database), passwords=passwords, guard=guard, announce=lambda _: None
         )
+
+
+@asynccontextmanager
+async def open_signing_keys(
+    settings: Settings, directory: DataDirectory
+) -> AsyncIterator[SigningKeyStore]:
+    """The signing keys alone, for a command that runs while no server does."""
+    async with AsyncExitStack() as stack:
+        yield SqlSigningKeys(await open_sql(stack, settings, directory))
+
+
+@asynccontextmanager
+async def open_system_settings(
+    settings: Settings, directory: DataDirectory
+) -> AsyncIterator[SystemSettingsStore]:
+    """The stored settings of the system alone, for a command that runs while no server does."""
+    async with AsyncExitStack() as stack:
+        yield SqlSystemSettings(await open_sql(stack, settings, directory))
 
 
 @asynccontextmanager

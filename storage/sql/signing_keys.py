@@ -93,6 +93,24 @@ class SqlSigningKeys:
 
         await self._database.write(work)
 
+    async def revoke_all(self, owner_id: str, actor: Actor) -> int:
+        def work(sql: SqlSession) -> int:
+            now = self._database.now(sql)
+            # A registration at the same time comes before and is revoked, or comes after.
+            sql.get(UserRow, owner_id, with_for_update=True)
+            rows = sql.scalars(
+                update(SigningKeyRow)
+                .where(SigningKeyRow.owner_id == owner_id, SigningKeyRow.revoked_at.is_(None))
+                .values(revoked_at=now)
+                .returning(SigningKeyRow)
+                .execution_options(synchronize_session=False)
+            ).all()
+            for row in sorted(rows, key=lambda row: row.signing_key_id):
+                _record(sql, "signing_key.revoked", row, now, actor)
+            return len(rows)
+
+        return await self._database.write(work)
+
     async def usable(self, owner_id: str, key_id: str | None) -> Sequence[SigningKey]:
         def work(sql: SqlSession) -> list[SigningKey]:
             bound = _with_predecessors(sql, key_id) if key_id is not None else []
