@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from typer.testing import CliRunner
 
+from hive.changes import Actor
+from hive.signing import SigningAlgorithm
+from hive.signing_ports import NewSigningKey
 from server import cli
 from server.data_directory import DataDirectory
 from server.passwords import Passwords
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
+from storage.sql.signing_keys import SqlSigningKeys
+
+ACTOR = Actor("usr_1")
+T = TypeVar("T")
 
 
 def run(directory: Path, *arguments: str, given: str | None = None) -> tuple[int, str]:
@@ -81,12 +90,48 @@ def test_a_password_that_is_asked_for_is_not_printed(tmp_path: Path) -> None:
     assert (code, "most common" in said) == (1, True)
 
 
+def signing_keys(directory: Path, change: Callable[[SqlSigningKeys, str], Awaitable[T]]) -> T:
+    """What `change` gives with the signing keys in the database and the identifier of ann."""
+
+    async def work() -> T:
+        database = Database(f"sqlite:///{directory / 'identities.sqlite3'}")
+        try:
+            found = await SqlIdentity(database).find_credentials("ann")
+            assert found is not None
+            return await change(SqlSigningKeys(database), found[0].user_id)
+        finally:
+            database.close()
+
+    return asyncio.run(work())
+
+
+def test_user_who_lost_the_signing_key_needs_none(tmp_path: Path) -> None:
+    """Every live key is revoked, once; a second time there is none."""
+
+    async def register(keys: SqlSigningKeys, owner: str) -> None:
+        for number in (1, 2):
+            new = NewSigningKey(f"sgk_{number}", owner, "lost", SigningAlgorithm.ED25519)
+            await keys.create(new, ACTOR)
+
+    async def live(keys: SqlSigningKeys, owner: str) -> int:
+        return len(await keys.usable(owner, None))
+
+    assert run(tmp_path, "create", "ann", "--role", "admin")[0] == 0
+    signing_keys(tmp_path, register)
+    assert signing_keys(tmp_path, live) == 2
+    for revoked in (2, 0):
+        code, said = run(tmp_path, "reset-signing", "ANN")
+        assert (code, f"no signing key any more: {revoked} revoked." in said) == (0, True), said
+        assert signing_keys(tmp_path, live) == 0
+
+
 def test_refusals_are_said(tmp_path: Path) -> None:
     """Exit code 1 and what the matter is."""
     assert run(tmp_path, "create", "ann", "--role", "admin")[0] == 0
     for arguments, said in (
         (("disable", "ann"), "last enabled admin"),
         (("disable", "nobody"), "There is no user `nobody`."),
+        (("reset-signing", "nobody"), "There is no user `nobody`."),
         (("create", "ANN"), "taken"),
         (("create", "a b"), "can't be a username"),
     ):
