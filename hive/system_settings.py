@@ -1,7 +1,7 @@
 """What admins decide while the system runs: where admins may come from, and who has to sign.
 
-A change that would lock its own caller out is refused. The ways back in, for whom no request is left
-to make, are the environment of the server, which wins, and its machine (`agentzero system`).
+A change that would lock its own caller out is refused. The ways back in, when no request is left to
+make, are the environment of the server, which wins, and its machine (`agentzero system`).
 """
 
 from __future__ import annotations
