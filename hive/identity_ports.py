@@ -132,6 +132,7 @@ class IdentityStore(Protocol):
     ) -> Session | None:
         """Open a session with its first refresh token; store the password's newer hash.
 
+        Of `MOST_SESSIONS` live ones of the user, the one that was used least recently ends for it.
         None when the user was disabled or the password changed since `verified_hash` was read.
         """
         ...

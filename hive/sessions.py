@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from hive.errors import Forbidden, NotFound
+
+MOST_SESSIONS: Final = 100
+"""Live sessions of a user: what ends all of them is one transaction, for which others wait."""
 
 
 class SessionEnd(StrEnum):
@@ -16,6 +20,7 @@ class SessionEnd(StrEnum):
     USER_DISABLED = "user-disabled"
     USER_DELETED = "user-deleted"
     REFRESH_REUSED = "refresh-reused"
+    TOO_MANY = "too-many"
 
 
 class SessionNotFound(NotFound):

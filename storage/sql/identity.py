@@ -25,7 +25,7 @@ from storage.sql import outbox, refresh, revocations
 from storage.sql.database import Database
 from storage.sql.models import ApiKeyRow, RefreshTokenRow, SessionRow, UserRow
 from storage.sql.records import api_key_of, session_of, user_of
-from storage.sql.sessions import delete_sessions, end_sessions, summary
+from storage.sql.sessions import delete_sessions, end_sessions, make_room, summary
 from storage.sql.users import SqlUsers
 
 OPERATOR = Actor("system:operator")
@@ -123,6 +123,8 @@ class SqlIdentity:
             over = (SessionRow.user_id == user_id, SessionRow.expires_at <= now)
             ended = select(SessionRow.session_id).where(*over).limit(SWEPT)
             delete_sessions(sql, sql.scalars(ended).all())
+            actor = Actor(user_id, request_id, call_id)
+            make_room(sql, user_id, now=now, actor=actor)
             row = SessionRow(
                 session_id=str(TypeID(prefix="ses")),
                 user_id=user_id,
@@ -147,7 +149,7 @@ class SqlIdentity:
                 "session.opened",
                 row.session_id,
                 now=now,
-                actor=Actor(user_id, request_id, call_id),
+                actor=actor,
                 owner=user_id,
                 data=summary(row.session_id, user_id, device, address),
             )

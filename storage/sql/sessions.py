@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as SqlSession
 
 from hive.changes import Actor
 from hive.identity import Session
-from hive.sessions import SessionEnd, SessionNotFound
+from hive.sessions import MOST_SESSIONS, SessionEnd, SessionNotFound
 from storage.sql import outbox, revocations
 from storage.sql.database import Database
 from storage.sql.models import RefreshTokenRow, SessionRow
@@ -125,6 +125,24 @@ def end_sessions(
     return ended
 
 
+def make_room(sql: SqlSession, user_id: str, *, now: datetime, actor: Actor) -> None:
+    """End the live sessions that were used least recently, so that another one may be opened."""
+    surplus = sql.scalars(
+        select(SessionRow.session_id)
+        .where(
+            SessionRow.user_id == user_id,
+            SessionRow.revoked_at.is_(None),
+            SessionRow.expires_at > now,
+        )
+        .order_by(SessionRow.last_seen_at.desc(), SessionRow.session_id.desc())
+        .offset(MOST_SESSIONS - 1)
+        .limit(MOST_SESSIONS)
+    ).all()
+    if surplus:
+        chosen = SessionRow.session_id.in_(surplus)
+        end_sessions(sql, chosen, now=now, actor=actor, reason=SessionEnd.TOO_MANY)
+
+
 def delete_sessions(sql: SqlSession, session_ids: Sequence[str]) -> int:
     """Delete sessions with their refresh tokens.
 
@@ -137,6 +155,16 @@ def delete_sessions(sql: SqlSession, session_ids: Sequence[str]) -> int:
     sql.execute(delete(RefreshTokenRow).where(tokens))
     sql.execute(delete(SessionRow).where(SessionRow.session_id.in_(session_ids)))
     return len(session_ids)
+
+
+def delete_tokens(sql: SqlSession, user_id: str) -> None:
+    """Delete the refresh tokens of a user before its sessions are locked; see `delete_sessions`."""
+    of_user = select(SessionRow.session_id).where(SessionRow.user_id == user_id)
+    sql.execute(
+        delete(RefreshTokenRow)
+        .where(RefreshTokenRow.session_id.in_(of_user))
+        .execution_options(synchronize_session=False)
+    )
 
 
 def summary(

@@ -33,7 +33,7 @@ from storage.sql import api_key_events, outbox, revocations
 from storage.sql.database import Database
 from storage.sql.models import ApiKeyRow, SessionRow, SigningKeyRow, UserRow
 from storage.sql.records import api_key_of, user_of
-from storage.sql.sessions import delete_sessions, end_sessions, others
+from storage.sql.sessions import delete_tokens, end_sessions, others
 
 
 class SqlUsers:
@@ -110,13 +110,11 @@ class SqlUsers:
             user = user_of(row)
             require_other_admin(user, has_other_admin=bool(admins - {user_id}))
             now = self._database.now(sql)
-            sessions = sql.scalars(
-                select(SessionRow.session_id).where(SessionRow.user_id == user_id)
-            ).all()
+            delete_tokens(sql, user_id)
             ended = end_sessions(
                 sql, *others(user_id, None), now=now, actor=actor, reason=SessionEnd.USER_DELETED
             )
-            delete_sessions(sql, sessions)
+            sql.execute(delete(SessionRow).where(SessionRow.user_id == user_id))
             keys = _revoke_keys(sql, user_id, now, actor)
             sql.execute(delete(SigningKeyRow).where(SigningKeyRow.owner_id == user_id))
             sql.execute(delete(UserRow).where(UserRow.user_id == user_id))

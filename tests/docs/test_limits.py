@@ -12,6 +12,7 @@ import yaml
 
 from hive import login_attempts, signing
 from hive.agents import CONTROLS_KEPT
+from hive.sessions import MOST_SESSIONS
 from hive.tickets import TICKET_SECONDS
 from server import (
     agent_link,
@@ -111,6 +112,7 @@ LIMITS: dict[str, list[str]] = {
         str(default(passwords.Passwords, "waiting")),
         str(login_guard.MAX_UNDER_WAY),
     ],
+    "live sessions of a user": [str(MOST_SESSIONS)],
     "live signing keys of an owner": [str(signing.MOST_KEYS)],
     "a header of a signature": [f"{signatures.MAX_HEADER_CHARACTERS:,} characters"],
     "`created` of a signature": [f"within {signing.WINDOW.total_seconds():.0f} s"],

@@ -6,15 +6,16 @@ import asyncio
 import threading
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from hive.errors import Unavailable
 from hive.identity import UsernameTaken
 from hive.permissions import Role
-from storage.sql import revocations
+from storage.sql import revocations, sessions
 from storage.sql.database import Database
 from storage.sql.identity import SqlIdentity
-from tests.identity.node import ACTOR, Clock, Node
+from storage.sql.models import OutboxRow
+from tests.identity.node import ACTOR, PASSWORD, Clock, Node
 
 
 async def test_username_is_unique_whatever_its_case(node: Node) -> None:
@@ -71,6 +72,33 @@ async def test_ended_sessions_go_at_the_next_login(node: Node, clock: Clock) -> 
         lambda sql: sql.scalar(text("SELECT count(*) FROM refresh_tokens"))
     )
     assert (count, tokens) == (1, 1)
+
+
+async def test_a_login_ends_the_session_that_was_used_least_recently(
+    node: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ending all of a user's sessions stays short, however often it logs in."""
+    monkeypatch.setattr(sessions, "MOST_SESSIONS", 3)
+    user_id = await node.add_user()
+    opened = []
+    for _ in range(5):
+        pair = await node.accounts.login("ann", PASSWORD)
+        opened.append((await node.authenticator.authenticate(pair.access_token)).session_id)
+        clock.advance(seconds=1)
+        await node.store.touch(str(opened[0]))
+    live = await node.sessions.list(user_id, after=None, limit=10)
+    assert {session.session_id for session in live} == {opened[0], opened[3], opened[4]}
+    reasons = await node.database.read(
+        lambda sql: sql.scalars(
+            select(OutboxRow.data)
+            .where(OutboxRow.event_type == "session.revoked")
+            .order_by(OutboxRow.position)
+        ).all()
+    )
+    assert [(each["session_id"], each["reason"]) for each in reasons] == [
+        (opened[1], "too-many"),
+        (opened[2], "too-many"),
+    ]
 
 
 async def test_concurrent_revocations_leave_no_hole(node: Node) -> None:
