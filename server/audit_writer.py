@@ -22,7 +22,7 @@ from hive.errors import Unavailable
 from server.audit_checkpoints import CheckpointSigner
 from server.audit_records import AuditRecords, Entry
 
-FLUSH_SECONDS = 0.4
+FLUSH_SECONDS = 0.6
 RETRY_SECONDS = 0.25
 CONFIRMED_SECONDS = 1.0
 BATCH = 500
