@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from hive.errors import Conflict, Forbidden, Invalid, InvalidToken, NotFound
-from hive.identity import ApiKey, PrincipalKind, User, permissions_of, role_within
+from hive.identity import ApiKey, PrincipalKind, Session, User, permissions_of, role_within
 from hive.networks import covers, read_networks
 from hive.permissions import PERMISSIONS, Role
 
@@ -65,10 +65,11 @@ class KeyExceedsMaker(Forbidden):
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Who asks for a key, as it is now; `key` is the API key that it came with, if any."""
+    """Who asks for a key, as it is now; `key` or `session` is the credential that it came with."""
 
     user: User
     key: ApiKey | None = None
+    session: Session | None = None
 
     @property
     def role(self) -> Role:
@@ -87,7 +88,8 @@ class Maker:
 
     def check(self, now: datetime) -> None:
         """Raise InvalidToken when the credential ended since it was authenticated."""
-        if self.user.disabled or (self.key is not None and not self.key.is_live(now)):
+        credential = self.key or self.session
+        if self.user.disabled or (credential is not None and not credential.is_live(now)):
             raise InvalidToken(reason="the credential ended meanwhile")
 
 

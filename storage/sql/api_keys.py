@@ -1,7 +1,7 @@
 """API keys in SQL: the port `hive.api_key_ports.ApiKeyStore`.
 
-Rows are locked in one order on PostgreSQL: users, API keys by identifier, the counter of
-revocations.
+Rows are locked in one order on PostgreSQL: users, the session of who asks, API keys by identifier,
+the counter of revocations.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from hive.api_keys import (
 )
 from hive.changes import Actor
 from hive.errors import InvalidToken
-from hive.identity import ApiKey, PrincipalKind
+from hive.identity import ApiKey, PrincipalKind, Session
 from hive.permissions import Principal
 from storage.sql import api_key_events, revocations
 from storage.sql.database import Database
-from storage.sql.models import ApiKeyRow, UserRow
-from storage.sql.records import api_key_of, user_of
+from storage.sql.models import ApiKeyRow, SessionRow, UserRow
+from storage.sql.records import api_key_of, session_of, user_of
 
 
 class SqlApiKeys:
@@ -255,6 +255,7 @@ def _lock(
         .with_for_update(read=True)
         .execution_options(populate_existing=True)
     ).all()
+    session = _lock_session(sql, caller.session_id) if caller.session_id else None
     key_ids = {caller.key_id, known.key_id if known else None} - {None}
     keys = sql.scalars(
         select(ApiKeyRow)
@@ -268,7 +269,14 @@ def _lock(
     own = rows.get(caller.key_id) if caller.key_id else None
     if user is None or (caller.key_id is not None and own is None):
         raise InvalidToken(reason="the user or the API key is gone")
-    return rows, Maker(user_of(user), api_key_of(own) if own else None)
+    return rows, Maker(user_of(user), api_key_of(own) if own else None, session)
+
+
+def _lock_session(sql: SqlSession, session_id: str) -> Session:
+    row = sql.get(SessionRow, session_id, with_for_update={"read": True})
+    if row is None:
+        raise InvalidToken(reason="the session is gone", session_id=session_id)
+    return session_of(row)
 
 
 def _insert(

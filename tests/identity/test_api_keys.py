@@ -91,6 +91,18 @@ async def test_key_without_scopes_is_all_of_its_owner(node: Node, ann: Person) -
     assert (issued.key.scopes, issued.key.expires_at) == (frozenset(), None)
 
 
+async def test_a_session_that_has_ended_leaves_no_key_behind(node: Node, ann: Person) -> None:
+    """Other nodes believe a session for a moment longer; a key made then would outlive it."""
+    issued = await ann.make()
+    await node.store.revoke_session(str(ann.principal.session_id))
+    with pytest.raises(InvalidToken):
+        await ann.make()
+    with pytest.raises(InvalidToken):
+        await node.api_keys.rotate(ann.principal, issued.key.key_id, ACTOR, overlap=OVERLAP)
+    keys = await node.api_keys.list(ann.principal, ApiKeyFilter(), after=None, limit=10)
+    assert [seen.key.key_id for seen in keys] == [issued.key.key_id]
+
+
 async def test_scopes_narrow_the_key(node: Node, ann: Person) -> None:
     """A key holds the scopes and nothing else."""
     principal = await opened(node, await ann.make(scopes=("tasks:read",)))
