@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from typeid import TypeID
 
 from hive.changes import Actor
@@ -26,7 +27,7 @@ from hive.signing import (
 from server.identifiers import TypeIdentifiers
 from server.sealing import Seal
 from server.signing_keys import SealedSigningKeys
-from storage.sql.models import OutboxRow, SignatureNonceRow
+from storage.sql.models import ApiKeyRow, OutboxRow, SignatureNonceRow
 from storage.sql.nonces import SWEPT, SqlNonces
 from storage.sql.signing_keys import SqlSigningKeys
 from tests.identity.node import Clock, Node
@@ -147,6 +148,27 @@ async def test_registrations_at_the_same_time_are_before_or_after(node: Node) ->
     live = await store.usable(who.principal_id, None)
     assert sum(counts) + len(live) == MOST_KEYS
     assert await store.revoke_all(who.principal_id, ACTOR) == len(live)
+
+
+async def test_a_key_signs_however_often_it_was_rotated(node: Node) -> None:
+    """Else the hundredth successor could do unsigned what the first key could not."""
+    keys, who = service(node), await principal(node)
+    user = await node.store.find_user(who.principal_id)
+    assert user is not None
+    first = (await node.api_keys.issue_user_key(user, "machine", ACTOR)).key
+    bound = await create(keys, who, key_id=first.key_id)
+
+    def rotate(sql: Session) -> str:
+        row = sql.get_one(ApiKeyRow, first.key_id)
+        columns = {column.key: getattr(row, column.key) for column in ApiKeyRow.__table__.columns}
+        for n in range(100):
+            row.successor_id = f"{first.key_id}{n}"
+            row = ApiKeyRow(**columns | {"key_id": row.successor_id, "key_hash": str(n)})
+            sql.add(row)
+        return row.key_id
+
+    last = await node.database.write(rotate)
+    assert list(await keys.usable_by(replace(who, session_id=None, key_id=last))) == [bound]
 
 
 async def test_another_node_hears_of_a_key_by_polling(node: Node) -> None:
