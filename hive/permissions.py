@@ -57,6 +57,11 @@ OWNERSHIPS: dict[str, str] = {
 ADMIN_PERMISSIONS: frozenset[str] = _ADMINISTER
 """What only admins hold: the operations behind them honour the address allowlist."""
 
+KEY_PERMISSIONS: frozenset[str] = frozenset(
+    {"api-keys:read", "api-keys:write", "signing-keys:read", "signing-keys:write"}
+)
+"""What everybody holds for own keys: those of others an admin reaches from the allowlist only."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -64,7 +69,8 @@ class Principal:
 
     `principal_id` is a `usr_` or an `agt_` identifier; `permissions` is what this credential may do
     (an API key may hold less than its role). `session_id` or `key_id` names the credential, so that
-    revoking it can find its open connections. `expires_at` is in seconds of the Unix epoch.
+    revoking it can find its open connections. `expires_at` is in seconds of the Unix epoch. A
+    `confined` admin acts on nobody's things but its own.
     """
 
     principal_id: str
@@ -75,6 +81,7 @@ class Principal:
     key_id: str | None = None
     agent_id: str | None = None
     expires_at: float | None = None
+    confined: bool = False
 
     def may(self, permission: str) -> bool:
         """Tell whether this credential holds the permission."""
@@ -83,7 +90,7 @@ class Principal:
     @property
     def is_admin(self) -> bool:
         """Admins act on what belongs to others."""
-        return self.role is Role.ADMIN
+        return self.role is Role.ADMIN and not self.confined
 
 
 def require_owner(principal: Principal, owner: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from hive.errors import Forbidden
-from hive.permissions import ADMIN_PERMISSIONS, Principal
+from hive.permissions import ADMIN_PERMISSIONS, KEY_PERMISSIONS, Principal
 from hive.system_settings import AddressNotAllowed, SystemSettings
 from server.contract import Operation
 
@@ -25,15 +26,20 @@ class Authorization:
     def __init__(self, settings: FollowsSettings) -> None:
         self._settings = settings
 
-    def permit(self, operation: Operation, principal: Principal | None, address: str) -> None:
-        """Raise Forbidden, AddressNotAllowed."""
+    def permit(
+        self, operation: Operation, principal: Principal | None, address: str
+    ) -> Principal | None:
+        """The principal as it may act from there. Raises Forbidden, AddressNotAllowed."""
         if operation.public:
-            return
+            return principal
         if (
             principal is None
             or operation.permission is None
             or not principal.may(operation.permission)
         ):
             raise Forbidden
-        if operation.permission in ADMIN_PERMISSIONS and not self._settings.current.admits(address):
+        if self._settings.current.admits(address):
+            return principal
+        if operation.permission in ADMIN_PERMISSIONS:
             raise AddressNotAllowed(address=address, principal_id=principal.principal_id)
+        return replace(principal, confined=operation.permission in KEY_PERMISSIONS)

@@ -85,14 +85,14 @@ class Invoker:
         call.operation, call.principal = operation, principal
         with request_log(request_id):
             try:
-                self._authorization.permit(operation, principal, address)
+                acting = self._authorization.permit(operation, principal, address)
                 _refuse_signed(operation)
                 arguments = operation.check_parameters(parameters)
                 if operation.body is not None:
                     arguments["body"] = _checked(operation, body)
                 call.resource = _named(operation, parameters)
                 await self._audit.admit(call)
-                context = Context(principal, request_id, address, self._services, call.call_id)
+                context = Context(acting, request_id, address, self._services, call.call_id)
                 result = await bound.call(context, arguments)
                 reply = result if isinstance(result, Reply) else Reply(result)
                 call.learn(reply.principal, reply.headers)

@@ -70,8 +70,13 @@ class Authenticates(Protocol):
 class Permits(Protocol):
     """Says whether a principal may run an operation from where it is."""
 
-    def permit(self, operation: Operation, principal: Principal | None, address: str) -> None:
-        """Raise Forbidden: the permission is missing, or the address is not on the allowlist."""
+    def permit(
+        self, operation: Operation, principal: Principal | None, address: str
+    ) -> Principal | None:
+        """Give the principal as it may act from there.
+
+        Raises Forbidden: the permission is missing, or the address is not on the allowlist.
+        """
 
 
 class ChecksSignatures(Protocol):

@@ -85,7 +85,7 @@ class RestHandler(RequestHandler):
                 bound, path = self._route()
                 operation = bound.operation
                 principal = await self._authenticate(operation)
-                parts.authorization.permit(operation, principal, self.address)
+                principal = parts.authorization.permit(operation, principal, self.address)
                 body = self._take_body()
                 self.call.signed = await parts.signatures.check(
                     operation, principal, self.request, body

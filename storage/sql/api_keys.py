@@ -237,7 +237,7 @@ def _lock_visible(sql: SqlSession, caller: Principal, key_id: str) -> tuple[ApiK
     known = sql.get(ApiKeyRow, key_id) if _storable(key_id) else None
     rows, maker = _lock(sql, caller, known)
     if known is None or not is_visible(
-        api_key_of(known), maker.user.user_id, is_admin=maker.is_admin
+        api_key_of(known), maker.user.user_id, is_admin=caller.is_admin and maker.is_admin
     ):
         raise ApiKeyNotFound(key_id=key_id)
     return rows[key_id], maker
