@@ -9,8 +9,11 @@ INPUT ?= examples/data
 OUTPUT ?= out
 # Most tests wait for something; three workers keep two cores busy. A file stays with one worker.
 WORKERS ?= 3
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(SLOW_FIRST) tests
-SLOW_FIRST = tests/faults tests/fuzz tests/demo tests/api
+# Tests of stores wait for the disk most of the time; in memory they don't, where there is enough.
+MEMORY := $(shell [ "$$(df --output=avail -BG /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)" -ge 8 ] \
+    2>/dev/null && [ -w /dev/shm ] && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
+PYTEST = $(MEMORY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(SLOW_FIRST) tests
+SLOW_FIRST = tests/faults tests/fuzz tests/security tests/demo tests/api
 
 # Two runs in one checkout take turns where they share a cache, and only there.
 LOCKED := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv/.lint-lock)
@@ -54,7 +57,7 @@ test: lint ## Every check of a change: lint, tests, coverage.
 	    --cov --cov-branch --cov-report=term --cov-fail-under=90
 
 # pytest answers 5 when it found no test to run.
-RUN_MARKED = $(BIN)/python -m pytest -m $(1) || [ $$? -eq 5 ]
+RUN_MARKED = $(MEMORY) $(BIN)/python -m pytest -m $(1) || [ $$? -eq 5 ]
 
 .PHONY: test-more
 test-more: setup ## The long tests.

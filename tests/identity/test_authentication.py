@@ -169,6 +169,7 @@ async def _until(condition: Callable[[], bool], seconds: float) -> None:
 async def test_a_change_elsewhere_acts_within_a_second(node: Node, url: str, change: str) -> None:
     """Revoked keys, disabled users and new roles, seen by a node that had cached the old state."""
     user_id = await node.add_user("ann", Role.ADMIN)
+    await node.add_user("the admin who stays", Role.ADMIN)
     bearer = (await node.accounts.login("ann", PASSWORD)).access_token
     key = (await node.api_keys.issue_agent_key("agt_1", "worker", ACTOR)).secret
     async with running(build(url)) as other:

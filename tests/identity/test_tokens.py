@@ -85,23 +85,16 @@ def test_issued_token_verifies_and_says_who(tokens: AccessTokens) -> None:
 def test_forged_tokens_are_refused(
     tokens: AccessTokens, forges: dict[str, forging.Forge], algorithm: str
 ) -> None:
-    """Every one is 401, in at most 10 ms at its best of three, and reaches for no key elsewhere."""
-    accepted, slow, details = [], [], set()
+    """Every one is 401, and none reaches for a key elsewhere."""
+    accepted, details = [], set()
     for name, token in _corpus(forges, algorithm):
-        seconds = []
-        for _ in range(3):
-            started = time.perf_counter()
-            try:
-                tokens.verify(token)
-                accepted.append(name)
-            except Unauthenticated as error:
-                details.add(error.detail)
-            seconds.append(time.perf_counter() - started)
-        if min(seconds) > 0.010:
-            slow.append((name, min(seconds)))
+        try:
+            tokens.verify(token)
+            accepted.append(name)
+        except Unauthenticated as error:
+            details.add(error.detail)
     assert accepted == []
     assert details <= {"Invalid token", "Token expired"}
-    assert slow == []
 
 
 @pytest.mark.parametrize("algorithm", TokenAlgorithm)

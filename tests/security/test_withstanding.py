@@ -49,6 +49,7 @@ IDENTITY_TABLES = {
 ALLOWED_OPERATORS = frozenset(
     {"$eq", "$gt", "$gte", "$lt", "$lte", "$ne", "$in", "$nin", "$exists", "$elemMatch"}
     | {"$expr", "$and", "$or", "$cond", "$ifNull", "$literal", "$add", "$subtract", "$multiply"}
+    | {"$divide"}
     | {"$concat", "$toString", "$arrayToObject", "$objectToArray", "$concatArrays", "$slice"}
     | {"$filter", "$mergeObjects", "$size", "$max", "$sum"}
     | {"$set", "$unset", "$setOnInsert", "$inc", "$match", "$group", "$project", "$sort", "$limit"}
