@@ -33,6 +33,7 @@ from server.reports import ENDING, REPORTS, answer_report
 
 if TYPE_CHECKING:
     from server.agent_links import AgentLinks
+    from server.pipeline import Call
 
 REPORTS_IN_FLIGHT: Final = 256
 REPORT_BYTES_IN_FLIGHT: Final = 8 * 1024 * 1024
@@ -54,8 +55,9 @@ class AgentLink(Peer):
     permission = "agents:work"
     raw_members: ClassVar = {"complete": frozenset({"result"})}
 
-    def __init__(self, *args: Any, agent_id: str, links: AgentLinks, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, agent_id: str, links: AgentLinks, by: Call, **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self._call = (by.request_id, by.call_id)
         self.agent_id = agent_id
         self._links = links
         self._services = links.services
@@ -207,7 +209,7 @@ class AgentLink(Peer):
                 slots=frame.get("slots"),
                 version=frame.get("version", agent.agent_version),
             ),
-            Actor(self._caller.principal_id),
+            Actor(self._caller.principal_id, *self._call),
         )
 
     def _resume(self, tasks: Sequence[Task], asked: Sequence[tuple[str, int]]) -> list[Held]:

@@ -343,6 +343,7 @@ class AgentLinkHandler(RealtimeHandler):
             SocketTransport(protocol, limits.buffered_bytes),
             agent_id=path["agent_id"],
             links=self.realtime.links,
+            by=self.call,
             **self.peer_arguments(limits),
         )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from typing import Any
 
 import httpx
 import pytest
+from pymongo import MongoClient
 
 import server.audit_completion as completion
 from hive import tasks as machine
@@ -147,6 +149,30 @@ async def test_health_is_not_recorded(admin: Api, node: RunningNode) -> None:
     await recorded(admin, seen)
     records = await admin.ok("GET", f"{AUDIT}?limit=200")
     assert unseen not in {one.get("request_id") for one in records}
+
+
+async def test_what_an_agent_says_of_itself_names_its_connection(
+    admin: Api, node: RunningNode, agent: Agent, mongodb_uri: str
+) -> None:
+    """`hello` changes the agent: the event names the record, and can complete it after a kill."""
+    path = f"/ws/agents/{agent.agent_id}"
+    async with open_socket(node.url, path, token=agent.api.credential) as link:
+        await link.send("hello", capabilities=["audit.me"])
+        await link.until("ready")
+
+    def look(client: MongoClient[dict[str, Any]]) -> dict[str, Any] | None:
+        events = client[node.settings.mongodb_database]["events"]
+        return events.find_one({"subject": agent.agent_id, "data.capabilities": "audit.me"})
+
+    async def event() -> dict[str, Any] | None:
+        with MongoClient[dict[str, Any]](mongodb_uri) as client:
+            return await asyncio.to_thread(look, client)
+
+    told = await found(event, lambda seen: seen is not None, "the event of the change")
+    assert told is not None
+    record = await recorded(admin, told["request_id"])
+    assert (record["operation"], record["record_id"]) == ("connect_agent", told["call_id"])
+    assert record["actor"] == agent.agent_id
 
 
 async def test_sockets_are_recorded_accepted_and_refused(
