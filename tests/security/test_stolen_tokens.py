@@ -38,6 +38,21 @@ async def test_a_token_without_signatures_makes_no_other_admin(
     assert signed.status_code == 201, signed.text
 
 
+async def test_a_token_without_signatures_gets_no_key_of_an_agent(
+    node: RunningNode, name: str
+) -> None:
+    """It has no end, and would go on when the token's session is over."""
+    await node.add_user(name, Role.ADMIN)
+    stolen = await node.log_in(name)
+    key = await register(stolen, "ed25519")
+
+    refused = await stolen.refused(401, "POST", "/api/v1/agents", json={"name": name})
+
+    assert refused["code"] == "signature-required"
+    signed = await request(stolen, "POST", "/api/v1/agents", {"name": name}, key=key)
+    assert signed.status_code == 201, signed.text
+
+
 async def test_from_elsewhere_an_admin_has_only_own_keys(tmp_path: Path, mongodb_uri: str) -> None:
     """Outside the allowlist the keys of others, which only admins reach, are not there."""
     elsewhere = ("192.0.2.0/24",)
