@@ -39,6 +39,10 @@ class Violation:
         return f"{self.rule} {self.subject}: {self.detail}"
 
 
+# What changes in SQL is announced in order, too; no version stands in those identifiers.
+VERSIONED = ("agt_", "tsk_")
+
+
 @dataclass(slots=True)
 class _Lease:
     """The events between one `task.started` and the next."""
@@ -108,8 +112,8 @@ def _check_acceptance(history: History, documents: Mapping[str, Json]) -> Iterat
 
 
 def _check_versions(subject: str, events: Sequence[Json]) -> Iterator[Violation]:
-    """The events of a resource are its versions 1..n, in this order, without a hole."""
-    if subject == "log":
+    """The events of an agent or a task are its versions 1..n, in this order, without a hole."""
+    if not subject.startswith(VERSIONED):
         return
     for expected, event in enumerate(events, start=1):
         version = event["data"].get("version")

@@ -2,7 +2,8 @@
 
 `AGENTZERO_FUZZ_GIVEN` is a JSON object by operationId of what exists on the server: a `cursor`,
 `path` parameters, members of the `body`. `AGENTZERO_FUZZ_TALLY` is the file that gets the number of
-answers by operationId and status.
+answers by operationId and status. `AGENTZERO_FUZZ_OWN` is a JSON array of the identifiers of who
+fuzzes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import schemathesis
 from server.json_body import MAX_INTEGER, MIN_INTEGER
 
 LONGEST_WAIT_SECONDS = 0.02
+OWN = frozenset(json.loads(os.environ.get("AGENTZERO_FUZZ_OWN", "[]")))
 answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
 
@@ -78,8 +80,14 @@ def _has_no_wide_integer(value: Any) -> bool:
 def before_call(
     context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]
 ) -> None:
-    """Claim with a short wait where a long one was to be waited: both are valid."""
+    """Claim with a short wait where a long one was to be waited: both are valid.
+
+    Whoever fuzzes leaves its own key and its own user alone, which lists show: it would end itself.
+    """
     del context, kwargs
+    for name, value in (case.path_parameters or {}).items():
+        if value in OWN:
+            case.path_parameters[name] = "somebody-else"
     body = case.body
     if case.operation.definition.raw.get("operationId") == "claim_leases" and isinstance(
         body, dict

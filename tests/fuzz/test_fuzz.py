@@ -192,6 +192,7 @@ def fuzz(target: Target, key: str, tmp_path: Path, *options: str) -> dict[str, d
         **os.environ,
         "AGENTZERO_FUZZ_KEY": key,
         "AGENTZERO_FUZZ_GIVEN": json.dumps(target.given),
+        "AGENTZERO_FUZZ_OWN": json.dumps(own_identifiers(target.url, key)),
         "AGENTZERO_FUZZ_TALLY": str(tally),
         # Hypothesis keeps no examples between runs, and leaves nothing in the checkout.
         "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path / "hypothesis"),
@@ -209,6 +210,13 @@ def fuzz(target: Target, key: str, tmp_path: Path, *options: str) -> dict[str, d
     print(done.stdout[-1_500:])  # noqa: T201 - shown when a later assertion fails
     answers: dict[str, dict[str, int]] = json.loads(tally.read_text())
     return answers
+
+
+def own_identifiers(url: str, key: str) -> list[str]:
+    """Who fuzzes: the user or agent, and the API key."""
+    with Arranging(url, key) as caller:
+        me = caller.client.get("/api/v1/auth/me").json()
+    return [me[name] for name in ("principal_id", "key_id") if name in me]
 
 
 def fuzz_on_oneself(target: Target, tmp_path: Path, *options: str) -> dict[str, dict[str, int]]:

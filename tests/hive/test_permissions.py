@@ -15,10 +15,14 @@ from hive.permissions import (
 )
 
 READ = {"agents:read", "tasks:read", "hive:read", "events:read", "account:read"}
+OWN = {"account:write", "api-keys:read", "api-keys:write"}
+OWN |= {"signing-keys:read", "signing-keys:write"}
+ADMINISTER = {"agents:write", "users:read", "users:write"}
+ADMINISTER |= {"audit:read", "system:read", "system:write"}
 EXPECTED = {
-    Role.ADMIN: READ | {"tasks:write", "agents:control", "agents:write", "agents:work"},
-    Role.USER: READ | {"tasks:write", "agents:control"},
-    Role.VIEWER: READ,
+    Role.ADMIN: READ | OWN | ADMINISTER | {"tasks:write", "agents:control", "agents:work"},
+    Role.USER: READ | OWN | {"tasks:write", "agents:control"},
+    Role.VIEWER: READ | OWN,
     Role.AGENT: READ | {"tasks:write", "agents:work"},
 }
 

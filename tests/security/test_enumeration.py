@@ -69,7 +69,7 @@ async def test_answers_are_the_same_byte_by_byte(node: RunningNode, anonymous: A
 @pytest.mark.parametrize(
     ("rounds", "strong"),
     [
-        pytest.param(250, False, id="cheap"),
+        pytest.param(250, False, id="cheap", marks=SOAK),
         pytest.param(5_000, False, id="cheap-5000", marks=SOAK),
         pytest.param(5_000, True, id="strong-5000", marks=SOAK),
     ],

@@ -147,10 +147,13 @@ async def test_guesses_from_fifty_places_verify_ten(
     assert at_home.status_code == 200
     assert verified.count(PASSWORD) == 1
     assert len(set(verified) & set(guesses)) == 10
-    assert Counter(answer.status_code for answer in answers)[429] == count - 10
-    refused = [answer for answer in answers if answer.status_code == 429]
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses[401] == 10
+    # A busy machine sends some away before it counts them: 503 verifies nothing either.
+    assert statuses[429] + statuses[503] == count - 10
+    assert statuses[429] > 0
+    refused = [answer for answer in answers if answer.status_code in (429, 503)]
     assert all(1 <= int(answer.headers["Retry-After"]) <= 900 for answer in refused)
-    assert {answer.status_code for answer in answers} == {401, 429}
     assert (await log_in(proxied.client(), owner, PASSWORD, HOME)).status_code == 200
 
 
