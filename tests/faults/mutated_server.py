@@ -111,7 +111,8 @@ def checkpoint_first() -> None:
             await self._leadership.save_checkpoint(
                 DUTY, self._node_id, terms[self], {"token": token}
             )
-        await asyncio.sleep(WINDOW_SECONDS)
+        # Long enough that a kill falls into it, however busy the machine is.
+        await asyncio.sleep(5 * WINDOW_SECONDS)
         await append(self, batch)
 
     Recorder.work = work_in_term  # type: ignore[method-assign]
