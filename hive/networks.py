@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 from hive.errors import Invalid
 
@@ -34,21 +41,24 @@ def covers(networks: Iterable[str], network: str) -> bool:
     return any(_covers(ip_network(outer), inner) for outer in networks)
 
 
-def within(address: str, networks: Iterable[str]) -> bool:
-    """Tell whether the address is in one of the networks, IPv4 within IPv6 as IPv4.
+def read_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address, IPv4 within IPv6 as IPv4; None for what is none.
 
-    What is no address is in none; nor is one with a zone (`fe80::1%eth0`, RFC 4007), which means
-    another machine on every link.
+    Nor is one with a zone (`fe80::1%eth0`, RFC 4007), which means another machine on every link.
     """
     try:
-        found = ip_address(address)
+        found = ip_address(text)
     except ValueError:
-        return False
+        return None
     if isinstance(found, IPv6Address):
-        if found.scope_id is not None:
-            return False
-        found = found.ipv4_mapped or found
-    return any(found in _parsed(network) for network in networks)
+        return None if found.scope_id is not None else found.ipv4_mapped or found
+    return found
+
+
+def within(address: str, networks: Iterable[str]) -> bool:
+    """Tell whether the address is in one of the networks; what is no address is in none."""
+    found = read_address(address)
+    return found is not None and any(found in _parsed(network) for network in networks)
 
 
 # The same few networks are compared at every request.

@@ -8,7 +8,9 @@ further left is ignored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from hive.networks import read_address
 
 Network = IPv4Network | IPv6Network
 _MAX_HOPS = 32
@@ -48,18 +50,10 @@ class AddressResolver:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address, with or without a port; IPv4 in IPv6 becomes IPv4."""
+    """Read an address, with or without a port."""
     text = text.strip(" \t")
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address):
-        if address.scope_id is not None:
-            return None
-        return address.ipv4_mapped or address
-    return address
+    return read_address(text)

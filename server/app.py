@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -49,6 +49,7 @@ def make_app(
     authorization: Permits,
     signatures: ChecksSignatures,
     audit: Audits,
+    new_call_id: Callable[[], str],
     trusted_proxies: Iterable[Network | str] = (),
     origins: Iterable[str] = (),
     max_body_bytes: int = 1024 * 1024,
@@ -72,6 +73,7 @@ def make_app(
         addresses=addresses,
         origins=Origins(origins, addresses),
         max_body_bytes=max_body_bytes,
+        new_call_id=new_call_id,
         referee=referee,
     )
     settings.setdefault("log_function", _log_nothing)

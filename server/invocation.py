@@ -59,14 +59,14 @@ class Invoker:
         authorization: Permits,
         audit: Audits,
         new_identifier: Callable[[str], str],
-        new_call_id: Callable[[], str] | None = None,
+        new_call_id: Callable[[], str],
     ) -> None:
         self._operations = operations
         self._services = services
         self._authorization = authorization
         self._audit = audit
         self._new_identifier = new_identifier
-        self._new_call_id = new_call_id or (lambda: new_identifier("aud"))
+        self._new_call_id = new_call_id
 
     async def invoke(
         self,

@@ -131,8 +131,8 @@ class Pipeline:
     addresses: AddressResolver
     origins: Origins
     max_body_bytes: int
+    new_call_id: Callable[[], str]
     referee: Judges | None = None
     new_request_id: Callable[[], str] = field(default=lambda: str(TypeID("req")))
-    new_call_id: Callable[[], str] = field(default=lambda: str(TypeID("aud")))
     running: int = 0
     draining: bool = False

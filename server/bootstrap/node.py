@@ -109,12 +109,12 @@ async def open_node(
                 signing_required=lambda: identity.system.current.signing_required,
             ),
             audit=trail.audit,
+            new_call_id=trail.identifiers.new,
             trusted_proxies=settings.trusted_proxies,
             origins=settings.cors_origins,
             max_body_bytes=settings.max_body_bytes,
             referee=_referee(settings),
         )
-        app.pipeline.new_call_id = trail.identifiers.new
         invoker = Invoker(
             interface.operations,
             services,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tornado.netutil import bind_sockets
+from typeid import TypeID
 
 from hive.errors import InvalidToken, TokenExpired
 from hive.permissions import PERMISSIONS, ROLE_PERMISSIONS, Principal, Role
@@ -87,6 +88,7 @@ def make_small_app(operations: Mapping[str, BoundOperation], **options: Any) -> 
         "authorization": Authorization(Unset()),
         "signatures": Unsigned(),
         "audit": Unaudited(),
+        "new_call_id": lambda: str(TypeID("aud")),
     }
     return make_app(operations, cast("Any", None), Credentials(), **{**parts, **options})
 

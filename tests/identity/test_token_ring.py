@@ -338,7 +338,8 @@ async def test_sealed_key_can_not_be_moved(database: Database, change: str) -> N
     """Not to another kid or algorithm, and no bit of it can change."""
     ring = make_ring(database)
     _, new = await ring.keys.rotate(ADMIN, TokenAlgorithm.EDDSA)
-    values = {"kid": "0" * 16, "algorithm": "HS256", "sealed": new.sealed[:-1] + b"\0"}
+    bent = new.sealed[:-1] + bytes([new.sealed[-1] ^ 1])
+    values = {"kid": "0" * 16, "algorithm": "HS256", "sealed": bent}
 
     def work(sql: object) -> None:
         row = sql.get(TokenKeyRow, new.kid)  # type: ignore[attr-defined]

@@ -116,6 +116,7 @@ async def make_node(contract: Contract) -> AsyncIterator[Callable[..., Any]]:
             authorization=Authorization(Unset()),
             audit=Unaudited(),
             new_identifier=identifiers.new,
+            new_call_id=lambda: identifiers.new("aud"),
         )
         links = AgentLinks(services, invoker, claim_wait_seconds=claim_wait_seconds)
         hub.subscribe(links.heard)
