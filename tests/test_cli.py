@@ -6,6 +6,7 @@ import importlib.metadata
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from server import cli
+from server.cli import MAX_WAIT_FOR_THREADS_SECONDS
 from server.data_directory import DataDirectoryInUse
 from server.settings import Settings
 from tests.servers import wait_until
@@ -51,25 +53,29 @@ def install(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
 
 
 @pytest.fixture
-def quiet_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process's logging stays as the test run has it."""
+def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process's logging and threads stay as the test run has them."""
     monkeypatch.setattr("server.logs.configure_logging", lambda *_: None)
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
 
 
-@pytest.mark.usefixtures("quiet_logging")
+@pytest.mark.usefixtures("own_process")
 def test_serve_runs_the_server_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment becomes settings, and they reach the composition point."""
     served: list[Settings] = []
 
     async def serve(settings: Settings) -> None:
         served.append(settings)
+        assert sys.getswitchinterval() == pytest.approx(MAX_WAIT_FOR_THREADS_SECONDS)
 
     install(monkeypatch, "server.bootstrap", serve=serve)
     assert run("serve", AGENTZERO_PORT="0", AGENTZERO_NO_SUCH="1")[0] == 0
     assert [settings.port for settings in served] == [0]
 
 
-@pytest.mark.usefixtures("quiet_logging")
+@pytest.mark.usefixtures("own_process")
 def test_a_store_that_does_not_answer_is_said_in_words(tmp_path: Path) -> None:
     """Exit code 2 after some seconds, and the name of the store."""
     free = socket.create_server(("127.0.0.1", 0))
@@ -85,7 +91,7 @@ def test_a_store_that_does_not_answer_is_said_in_words(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.usefixtures("quiet_logging")
+@pytest.mark.usefixtures("own_process")
 def test_a_data_directory_in_use_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

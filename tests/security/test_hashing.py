@@ -69,10 +69,10 @@ async def test_two_hundred_logins_at_once_are_answered(
 
 
 async def test_pool_and_queue_are_bounded(node: RunningNode) -> None:
-    """No more threads than cores, and room for every login that the guard lets in."""
+    """A core is left to everybody else, and every login that the guard lets in finds room."""
     passwords = node.accounts._passwords
     threads = passwords._threads._max_workers
-    assert 1 <= threads <= (os.cpu_count() or 1)
+    assert threads == max(1, (os.cpu_count() or 1) - 1)
     assert MAX_UNDER_WAY <= passwords._room._value <= threads + MAX_UNDER_WAY
 
 
