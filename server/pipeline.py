@@ -31,7 +31,8 @@ class Call:
 
     `operation` stays None for what is no operation of the contract, `principal` for whoever could
     not prove who they are. `resource` is the identifier that the call is about; `signed` says
-    whether the request carried a signature of its principal that was verified.
+    whether the request carried a signature of its principal that was verified. `headers` are what
+    the parts of the pipeline want to have on the answer, whatever it is.
     """
 
     call_id: str
@@ -46,6 +47,7 @@ class Call:
     principal: Principal | None = None
     resource: str | None = None
     signed: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
     def learn(self, principal: Principal | None, headers: Mapping[str, str]) -> None:

@@ -17,12 +17,12 @@ from hive.tickets import TICKET_SECONDS
 from server import (
     agent_link,
     app,
+    exchange,
     json_body,
     login_guard,
     password_policy,
     passwords,
     peers,
-    rest,
     signatures,
     subscriptions,
 )
@@ -61,11 +61,11 @@ def members(schema: str) -> Any:
 LIMITS: dict[str, list[str]] = {
     "body": [
         size(Settings.model_fields["max_body_bytes"].default),
-        f"up to {size(rest.MAX_DRAINED_BYTES)} are read first",
+        f"up to {size(exchange.MAX_DRAINED_BYTES)} are read first",
     ],
-    "URL": [size(rest.MAX_URL_BYTES)],
+    "URL": [size(exchange.MAX_URL_BYTES)],
     "fields of a query": [str(default(parse_query, "max_fields"))],
-    "header fields": [str(rest.MAX_HEADER_FIELDS)],
+    "header fields": [str(exchange.MAX_HEADER_FIELDS)],
     "all headers": [size(app.MAX_HEADER_BYTES)],
     "time to send the headers, and the body": [f"{app.HEADER_SECONDS:.0f} s each"],
     "an idle connection": [f"{app.HEADER_SECONDS:.0f} s"],
