@@ -121,7 +121,7 @@ def _signature_problems(operation: Operation, function: Handler) -> Iterator[str
     for parameter in rest:
         if parameter.kind is not parameter.KEYWORD_ONLY:
             yield f"{where}: `{parameter.name}` is not keyword-only"
-    names = [parameter.argument for parameter in operation.parameters] + (
+    names = [one.argument for one in operation.parameters if not one.for_pipeline] + (
         ["body"] if operation.body else []
     )
     for name in sorted({name for name in names if names.count(name) > 1}):

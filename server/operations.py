@@ -102,7 +102,7 @@ class Operation:
     @property
     def argument_names(self) -> frozenset[str]:
         """The keywords that the handler takes, `body` included."""
-        names = {parameter.argument for parameter in self.parameters}
+        names = {one.argument for one in self.parameters if not one.for_pipeline}
         return frozenset(names | {"body"} if self.body else names)
 
     def read_parameters(
@@ -133,7 +133,9 @@ class Operation:
                 texts = cookies.get(parameter.name)
             else:
                 texts = headers.get(parameter.name.lower())
-            arguments[parameter.argument] = _read_one(parameter, texts, errors)
+            value = _read_one(parameter, texts, errors)
+            if not parameter.for_pipeline:
+                arguments[parameter.argument] = value
         if errors:
             raise ContractMismatch("The parameters do not match the contract.", errors=errors)
         return arguments
@@ -141,10 +143,14 @@ class Operation:
     def check_parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Give the handler's keywords of values that are typed already (a WebSocket command's).
 
-        `given` is by the contract's names, and has no cookies: they are for browsers. Raise
-        ContractMismatch.
+        `given` is by the contract's names. It has no cookies, which are for browsers, and nothing
+        for the pipeline of requests. Raise ContractMismatch.
         """
-        known = {one.name: one for one in self.parameters if one.location != "cookie"}
+        known = {
+            one.name: one
+            for one in self.parameters
+            if one.location != "cookie" and not one.for_pipeline
+        }
         errors = [
             {"parameter": shorten(name, 64), "detail": "No such parameter."}
             for name in given
@@ -157,8 +163,8 @@ class Operation:
             elif name in given:
                 errors.extend(_mismatches(parameter, given[name]))
             arguments[parameter.argument] = given.get(name, parameter.default)
-        for parameter in self.parameters:
-            arguments.setdefault(parameter.argument, None)
+        for argument in self.argument_names - arguments.keys() - {"body"}:
+            arguments[argument] = None
         if errors:
             raise ContractMismatch("The parameters do not match the contract.", errors=errors)
         return arguments

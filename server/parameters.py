@@ -26,7 +26,11 @@ class NotOfType(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One declared parameter. `argument` is the name of the handler's keyword."""
+    """One declared parameter. `argument` is the name of the handler's keyword.
+
+    One `for_pipeline` (`x-pipeline` in the contract) is checked like any other, and used by a part
+    of the pipeline instead of the handler.
+    """
 
     name: str
     location: str
@@ -37,6 +41,7 @@ class Parameter:
     exploded: bool
     convert: Callable[[str], Any]
     schema: Schema
+    for_pipeline: bool = False
 
     def read(self, texts: Sequence[str]) -> Any:
         """Give the typed value of the texts that came; raise NotOfType."""
@@ -81,6 +86,7 @@ def build_parameter(
         exploded=bool(declared.get("explode", style == "form")),
         convert=_CONVERTERS[kind],
         schema=compiled,
+        for_pipeline=bool(declared.get("x-pipeline")),
     )
 
 
