@@ -105,6 +105,19 @@ class AuditRecords:
         return part in self._words or _IDENTIFIER.fullmatch(part) is not None
 
 
+def describe_bare(entry: Entry) -> dict[str, Any]:
+    """The fields that every record has, of a call of which nothing else can be told."""
+    call = entry.call
+    return {
+        "record_id": call.call_id,
+        "time": format_ms(time_ms_of(call.call_id)),
+        "channel": call.channel,
+        "outcome": _outcome(entry.status).value,
+        "status": entry.status,
+        "request_id": call.request_id,
+    }
+
+
 def describe_recovered(acted: Acted) -> dict[str, Any]:
     """The fields of the record of a call that only an event tells of."""
     if acted.call_id is None:

@@ -20,7 +20,7 @@ from hive.audit import chain, genesis
 from hive.audit_ports import AuditLog, RecordExists
 from hive.errors import Unavailable
 from server.audit_checkpoints import CheckpointSigner
-from server.audit_records import AuditRecords, Entry
+from server.audit_records import AuditRecords, Entry, describe_bare
 
 FLUSH_SECONDS = 0.6
 RETRY_SECONDS = 0.25
@@ -195,10 +195,16 @@ class AuditWriter:
             self._batch = self._chain(taken)
 
     def _chain(self, taken: Sequence[Entry | Mapping[str, Any]]) -> list[dict[str, Any]]:
-        described = [
-            self._records.describe(one) if isinstance(one, Entry) else dict(one) for one in taken
-        ]
+        described = [self._described(one) if isinstance(one, Entry) else dict(one) for one in taken]
         return chain(described, boot=self.boot, n=self._n, last_hash=self._hash)
+
+    def _described(self, entry: Entry) -> dict[str, Any]:
+        try:
+            return self._records.describe(entry)
+        except Exception:
+            # A record that says little is better than none, and than the loss of its whole batch.
+            log.exception("audit.not_described", call=entry.call.call_id)
+            return describe_bare(entry)
 
     async def _write(self) -> None:
         while self._batch:

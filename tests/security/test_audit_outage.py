@@ -135,6 +135,21 @@ async def test_an_unknown_outcome_is_repeated_under_the_same_places(
     assert verify(KEY, BOOT, store.records, []) is None
 
 
+async def test_a_call_that_can_not_be_described_is_recorded_all_the_same(
+    store: FakeStore, writer: AuditWriter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its record says little, those of its batch say everything, and somebody is told."""
+    strange, plain = entry(), entry()
+    strange.call.address = None  # type: ignore[assignment]
+    await asyncio.gather(*(writer.commit(one) for one in (strange, plain)))
+    bare, full = store.records
+    assert (bare["record_id"], bare["status"]) == (strange.call.call_id, 200)
+    assert "address" not in bare
+    assert full["address"] == "192.0.2.7"
+    assert verify(KEY, BOOT, store.records, []) is None
+    assert "audit.not_described" in capsys.readouterr().out
+
+
 async def test_a_call_that_has_its_record_elsewhere_leaves_no_hole(
     store: FakeStore, writer: AuditWriter
 ) -> None:
