@@ -126,6 +126,15 @@ def permissions() -> None:
 
 
 @app.command()
+def limits() -> None:
+    """Print every limit and the answer when it is exceeded, as Markdown."""
+    from server.bootstrap import STORE_TIMES, bind_interface  # noqa: PLC0415 - as above
+    from server.limit_table import limit_page  # noqa: PLC0415
+
+    typer.echo(limit_page(bind_interface().contract, STORE_TIMES), nl=False)
+
+
+@app.command()
 def mock(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on.")] = 8080,

@@ -123,7 +123,12 @@ class Problem:
 
 def status_of(condition: BaseException) -> int:
     """The HTTP status of a condition; 500 for whatever is not in the table."""
-    return next((status for kind, status in _STATUSES if isinstance(condition, kind)), 500)
+    return status_of_kind(type(condition))
+
+
+def status_of_kind(kind: type[BaseException]) -> int:
+    """The HTTP status of every condition of this kind."""
+    return next((status for entry, status in _STATUSES if issubclass(kind, entry)), 500)
 
 
 def build_problem(condition: BaseException, *, instance: str, request_id: str) -> Problem:

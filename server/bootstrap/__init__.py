@@ -17,10 +17,11 @@ from server.bootstrap.commands import (
 from server.bootstrap.identities import ISSUER
 from server.bootstrap.node import Interface, Node, bind_interface, open_node
 from server.bootstrap.serving import drain, listen, serve
-from server.bootstrap.stores import Store
+from server.bootstrap.stores import STORE_TIMES, Store
 
 __all__ = [
     "ISSUER",
+    "STORE_TIMES",
     "Interface",
     "Node",
     "Store",

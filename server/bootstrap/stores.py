@@ -7,10 +7,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from server.data_directory import DataDirectory
+from server.limit_table import StoreTimes
 from server.settings import Settings
 from storage.mongo.agents import MongoAgents
 from storage.mongo.audit import MongoAudit
 from storage.mongo.client import (
+    TIMEOUT_MS,
     open_client,
     open_database,
     open_stream_client,
@@ -23,7 +25,9 @@ from storage.mongo.notices import MongoNotices
 from storage.mongo.stream import MongoChangeFeed
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
-from storage.sql.database import Database
+from storage.sql.database import TIMEOUT_SECONDS, Database
+
+STORE_TIMES = StoreTimes(mongodb_seconds=TIMEOUT_MS / 1000, sql_seconds=TIMEOUT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from hive.errors import Unavailable
 from storage.sql import migrations
 
+TIMEOUT_SECONDS = 2.0
 T = TypeVar("T")
 
 
@@ -39,7 +40,7 @@ class Database:
         *,
         threads: int = 4,
         waiting: int = 256,
-        timeout_seconds: float = 2.0,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._url = _with_driver(make_url(url))

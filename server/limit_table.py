@@ -1,0 +1,290 @@
+"""The page docs/limits.md, made from the code's constants and the contracts.
+
+How to add a limit: put one `Limit(what, limit, answer, note)` into `_rest`, `_sockets` or `_stores`
+and run `.venv/bin/agentzero limits > docs/limits.md`. `limit` is made from the constant that the
+code uses, or from the contract. `answer` is the class of the refusal (status and code come from
+`server/problems.py`), a close code, or the words for what happens when nobody is answered.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from hive import login_attempts, signing
+from hive.agents import CONTROLS_KEPT
+from hive.errors import Conflict, HiveError, LogTrimmed, Unavailable
+from hive.sessions import MOST_SESSIONS
+from hive.signing import SignatureInvalid, TooManySigningKeys
+from hive.tickets import TICKET_SECONDS
+from server import (
+    agent_link,
+    app,
+    exchange,
+    json_body,
+    login_guard,
+    password_policy,
+    passwords,
+    peers,
+    signatures,
+    subscriptions,
+)
+from server.closing import CloseCode, ErrorCode
+from server.contract import Contract, ContractMismatch
+from server.json_body import MalformedJson
+from server.liveness import LINK_LIMITS, PeerLimits
+from server.parameters import parse_query
+from server.password_policy import WeakPassword
+from server.problems import ContentTooLarge, HeadersTooLarge, UriTooLong, status_of_kind
+from server.settings import Settings
+
+_KIB = 1024
+_HEAD = """# Limits
+
+This page is what `agentzero limits` prints; a test keeps it so. Every limit has an answer that says
+so. REST answers are problems (`application/problem+json`) with this status and code.
+"""
+_SOCKETS = """
+## WebSocket
+
+The contract has them under `x-limits`; what ends a connection has a close code (`x-close-codes` in
+`asyncapi.yaml`).
+"""
+
+
+class Limit(NamedTuple):
+    """One row: what is limited, to what, and the answer when it is exceeded."""
+
+    what: str
+    limit: str
+    answer: type[HiveError] | CloseCode | ErrorCode | str
+    note: str = ""
+
+
+class StoreTimes(NamedTuple):
+    """How long a store may take, in seconds; only the composition knows the stores."""
+
+    mongodb_seconds: float
+    sql_seconds: float
+
+
+def limit_page(contract: Contract, stores: StoreTimes) -> str:
+    """The page as Markdown."""
+    parts = [_HEAD, "## REST\n", *_table(_rest(contract.openapi)), _SOCKETS, *_table(_sockets())]
+    return "\n".join([*parts, "\n## Stores\n", *_table(_stores(stores))]) + "\n"
+
+
+def _rest(openapi: Any) -> Iterator[Limit]:
+    yield from _transport()
+    yield from _contract(openapi)
+    yield Limit("control requests that an agent has not taken", str(CONTROLS_KEPT), Conflict)
+    yield from _identity(openapi)
+
+
+def _transport() -> Iterator[Limit]:
+    """What is looked at before the operation is known."""
+    body = _size(Settings.model_fields["max_body_bytes"].default)
+    drained = _size(exchange.MAX_DRAINED_BYTES)
+    yield Limit(
+        "body",
+        f"`AGENTZERO_MAX_BODY_BYTES`, {body}",
+        ContentTooLarge,
+        f"up to {drained} are read first, beyond that the connection is closed after the answer",
+    )
+    yield Limit("URL", _size(exchange.MAX_URL_BYTES), UriTooLong)
+    yield Limit("fields of a query", str(_default(parse_query, "max_fields")), ContractMismatch)
+    yield Limit("header fields", str(exchange.MAX_HEADER_FIELDS), HeadersTooLarge)
+    yield Limit("all headers", _size(app.MAX_HEADER_BYTES), "the connection is closed")
+    times = f"{app.HEADER_SECONDS:.0f} s, {app.BODY_SECONDS:.0f} s"
+    yield Limit("time to send the headers, and the body", times, "the connection is closed")
+    yield Limit("an idle connection", f"{app.HEADER_SECONDS:.0f} s", "the connection is closed")
+    yield Limit(
+        "JSON",
+        f"depth {json_body.MAX_DEPTH}, {json_body.MAX_STRUCTURE:,} arrays, objects and members, "
+        "integers of 64 bits, finite numbers, unique keys, valid Unicode",
+        MalformedJson,
+    )
+
+
+def _contract(openapi: Any) -> Iterator[Limit]:
+    """What the contract says of parameters and bodies."""
+    schemas = openapi["components"]["schemas"]
+    logs = openapi["paths"]["/api/v1/tasks/{task_id}/logs"]["get"]["parameters"][0]["schema"]
+    pages = openapi["components"]["parameters"]["Limit"]["schema"]
+    claim = schemas["Claim"]["properties"]
+    lines = schemas["LogAppend"]["properties"]["lines"]["maxItems"]
+    characters = schemas["NewLogLine"]["properties"]["message"]["maxLength"]
+    slots = (
+        schemas["Slots"]["maximum"],
+        claim["max_leases"]["maximum"],
+        schemas["Concurrency"]["properties"]["limit"]["maximum"],
+    )
+    rows = {
+        "list page": f"`limit` {pages['minimum']} to {pages['maximum']}",
+        "log page": f"`limit` {logs['minimum']} to {logs['maximum']:,}",
+        "waiting for a lease": f"`wait_seconds` up to {claim['wait_seconds']['maximum']}",
+        "dependencies of a task": (
+            f"{schemas['TaskCreate']['properties']['dependencies']['maxItems']:,}"
+        ),
+        "slots of an agent, leases in one claim, limit of a concurrency key": (
+            ", ".join(map(str, sorted(set(slots))))
+        ),
+        "capabilities": (
+            f"{schemas['Capabilities']['maxItems']} of an agent, "
+            f"{schemas['RequiredCapabilities']['maxItems']} required by a task"
+        ),
+        "labels": str(schemas["Labels"]["maxProperties"]),
+        "log lines in one call": f"{lines} of {characters:,} characters",
+        "an API key: scopes, addresses": (
+            f"{schemas['ApiKeyCreate']['properties']['scopes']['maxItems']}, "
+            f"{schemas['Networks']['maxItems']}"
+        ),
+    }
+    for what, limit in rows.items():
+        yield Limit(what, limit, ContractMismatch)
+
+
+def _identity(openapi: Any) -> Iterator[Limit]:
+    """Logins, passwords, sessions, signatures."""
+    quarter = login_attempts.WINDOW.total_seconds() / 60
+    schemas = openapi["components"]["schemas"]
+    new = schemas["NewPassword"]
+    asked = schemas["LoginRequest"]["properties"]["password"]["maxLength"]
+    shortest = max(new["minLength"], password_policy.MIN_CHARACTERS)
+    longest = min(new["maxLength"], password_policy.MAX_CHARACTERS)
+    yield Limit(
+        "live sessions of a user",
+        str(MOST_SESSIONS),
+        "a login ends the one that was used least recently",
+    )
+    yield Limit("live signing keys of an owner", str(signing.MOST_KEYS), TooManySigningKeys)
+    yield Limit(
+        "a header of a signature",
+        f"{signatures.MAX_HEADER_CHARACTERS:,} characters",
+        SignatureInvalid,
+    )
+    yield Limit(
+        "`created` of a signature",
+        f"within {signing.WINDOW.total_seconds():.0f} s of the server's clock",
+        SignatureInvalid,
+    )
+    yield Limit(
+        "password at a login",
+        f"{_size(min(asked, passwords.MAX_PASSWORD_BYTES))} in UTF-8",
+        passwords.UnusablePassword,
+    )
+    yield Limit("new password", f"{shortest} to {longest} characters", ContractMismatch)
+    yield Limit("new password", "none of the common ones", WeakPassword)
+    waiting = min(_default(passwords.Passwords, "waiting"), login_guard.MAX_UNDER_WAY)
+    yield Limit("logins that wait for hashing", str(waiting), Unavailable, "with `Retry-After`")
+    guesses = {
+        "failed logins on one account": (
+            f"{login_attempts.GUESSES_PER_ACCOUNT} in {quarter:.0f} minutes from all addresses "
+            f"that it does not know; {login_attempts.GUESSES_PER_KNOWN_PLACE} from each that it "
+            "knows"
+        ),
+        "failed logins on one account, one after the other": (
+            f"{login_attempts.MAX_STREAK}, then only addresses that it knows"
+        ),
+        "failed logins from one IPv4 address or IPv6 /64": (
+            f"{login_attempts.FAILURES_PER_NETWORK} in {quarter:.0f} minutes, on all accounts "
+            "that don't know it"
+        ),
+    }
+    for what, limit in guesses.items():
+        yield Limit(what, limit, login_attempts.TooManyAttempts, "with `Retry-After`")
+
+
+def _sockets() -> Iterator[Limit]:
+    socket, link = PeerLimits(), LINK_LIMITS
+    yield Limit(
+        "frame",
+        f"{_size(socket.frame_bytes)}; agent's link {_size(link.frame_bytes)}",
+        CloseCode.TOO_LARGE,
+    )
+    yield Limit(
+        "frames",
+        f"{socket.frames_per_second:,.0f}/s, burst {socket.frames_burst:,}; agent's link "
+        f"{link.frames_per_second:,.0f}/s, burst {link.frames_burst:,}",
+        CloseCode.RATE_LIMITED,
+    )
+    yield Limit(
+        "subscriptions",
+        f"{subscriptions.MAX_EXACT} exact, {subscriptions.MAX_WILDCARD} patterns",
+        ErrorCode.TOO_MANY_SUBSCRIPTIONS,
+    )
+    yield Limit(
+        "reports of an agent's link that are not yet answered",
+        f"{agent_link.REPORTS_IN_FLIGHT}, or {_size(agent_link.REPORT_BYTES_IN_FLIGHT)}",
+        "nothing more is read until some are",
+    )
+    yield Limit("connections of a principal", str(peers.PER_PRINCIPAL), CloseCode.RATE_LIMITED)
+    yield Limit(
+        "a socket without a credential",
+        f"{socket.connect_seconds:.0f} s",
+        CloseCode.CREDENTIALS_REFUSED,
+    )
+    yield Limit(
+        "an agent's link without `hello`", f"{link.hello_seconds:.0f} s", CloseCode.NO_HEARTBEAT
+    )
+    yield Limit(
+        "a ticket for a socket",
+        f"once, within {TICKET_SECONDS} s",
+        CloseCode.CREDENTIALS_REFUSED,
+    )
+    yield Limit(
+        "a reader that stopped",
+        f"{_size(socket.buffered_bytes)} buffered, agent's link {_size(link.buffered_bytes)}; "
+        f"{socket.stuck_seconds:.0f} s",
+        CloseCode.STUCK,
+        "before, it is behind and catches up from the log",
+    )
+
+
+def _stores(times: StoreTimes) -> Iterator[Limit]:
+    again = "with `Retry-After`"
+    yield Limit("a MongoDB operation", f"{times.mongodb_seconds:.0f} s", Unavailable, again)
+    yield Limit("an SQL unit of work", f"{times.sql_seconds:.0f} s", Unavailable, again)
+    days = Settings.model_fields["event_retention_days"].default
+    yield Limit(
+        "events",
+        f"`AGENTZERO_EVENT_RETENTION_DAYS`, {days}",
+        LogTrimmed,
+        "on a socket `gap`",
+    )
+
+
+def _table(limits: Iterator[Limit]) -> Iterator[str]:
+    yield _row("what", "limit", "status", "code", "note")
+    yield _row(*["---"] * 5)
+    for limit in limits:
+        yield _row(limit.what, limit.limit, *_answer(limit.answer), limit.note)
+
+
+def _answer(answer: type[HiveError] | CloseCode | ErrorCode | str) -> tuple[str, str]:
+    """Status and code."""
+    if isinstance(answer, CloseCode):
+        return f"close {answer.value}", ""
+    if isinstance(answer, ErrorCode):
+        return "`error` frame", f"`{answer}`"
+    if isinstance(answer, str):
+        return answer, ""
+    return str(status_of_kind(answer)), f"`{answer.code}`"
+
+
+def _row(*cells: str) -> str:
+    return "|".join(["", *(f" {cell} " if cell else " " for cell in cells), ""])
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest unit that divides them."""
+    for unit, name in ((_KIB * _KIB, "MiB"), (_KIB, "KiB")):
+        if count % unit == 0:
+            return f"{count // unit} {name}"
+    return f"{count:,} bytes"
+
+
+def _default(function: Any, name: str) -> Any:
+    """The default of a parameter."""
+    return inspect.signature(function).parameters[name].default
