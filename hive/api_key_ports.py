@@ -109,7 +109,10 @@ class ApiKeyStore(Protocol):
     async def create(
         self, caller: Principal, wish: KeyWish, secret: KeptSecret, actor: Actor
     ) -> ApiKey:
-        """As `ApiKeys.create`, judged by the rights that the caller has in this transaction."""
+        """As `ApiKeys.create`, judged by the rights that the caller has in this transaction.
+
+        Raises TooManyApiKeys, exactly: those who make keys of one user at once take turns.
+        """
         ...
 
     async def insert(self, granted: KeyGrant, secret: KeptSecret, actor: Actor) -> ApiKey:

@@ -16,6 +16,7 @@ from hive.networks import covers, read_networks
 from hive.permissions import PERMISSIONS, Role
 
 EXPIRING_WITHIN = timedelta(days=7)
+MOST_KEYS = 100
 
 
 class KeyStatus(StrEnum):
@@ -47,6 +48,14 @@ class ApiKeyRotated(Conflict):
 
     code = "api-key-rotated"
     title = "API key rotated"
+
+
+class TooManyApiKeys(Conflict):
+    """The user has as many live API keys as are allowed."""
+
+    code = "too-many-api-keys"
+    title = "Too many API keys"
+    default_detail = f"You have {MOST_KEYS} live API keys. Revoke one first."
 
 
 class UnknownScope(Invalid):

@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session as SqlSession
 from typeid import TypeID
 
 from hive.api_key_ports import ApiKeyFilter, KeptSecret, SeenKey
 from hive.api_keys import (
+    MOST_KEYS,
     ApiKeyNotFound,
     KeyGrant,
     KeyStatus,
     KeyWish,
     Maker,
+    TooManyApiKeys,
     effective_role,
     grant,
     is_visible,
@@ -78,8 +80,11 @@ class SqlApiKeys:
         """Add a key within what the caller has now."""
 
         def work(sql: SqlSession) -> ApiKey:
+            # Whoever makes a key of the same user at the same time waits here, and then counts.
+            sql.get(UserRow, caller.principal_id, with_for_update=True)
             _, maker = _lock(sql, caller)
             now = self._database.now(sql)
+            _require_room(sql, caller.principal_id, now)
             return _insert(sql, grant(wish, maker, now), secret, actor, now)
 
         return await self._database.write(work)
@@ -277,6 +282,12 @@ def _lock_session(sql: SqlSession, session_id: str) -> Session:
     if row is None:
         raise InvalidToken(reason="the session is gone", session_id=session_id)
     return session_of(row)
+
+
+def _require_room(sql: SqlSession, user_id: str, now: datetime) -> None:
+    live = (_of_user(user_id), _has_status(KeyStatus.ACTIVE, now))
+    if (sql.scalar(select(func.count()).where(*live)) or 0) >= MOST_KEYS:
+        raise TooManyApiKeys(owner_id=user_id)
 
 
 def _insert(

@@ -12,12 +12,14 @@ from sqlalchemy import select, update
 
 from hive.api_key_ports import ApiKeyFilter
 from hive.api_keys import (
+    MOST_KEYS,
     ApiKeyEnded,
     ApiKeyNotFound,
     ApiKeyRotated,
     KeyExceedsMaker,
     KeyStatus,
     KeyWish,
+    TooManyApiKeys,
     UnknownScope,
 )
 from hive.errors import HiveError, InvalidToken, Unavailable
@@ -81,6 +83,19 @@ async def events(node: Node, subject: str) -> list[OutboxRow]:
         return list(sql.scalars(chosen))
 
     return await node.database.read(work)
+
+
+async def test_the_limit_holds_for_keys_that_are_made_at_once(ann: Person) -> None:
+    """No more than the limit come through together, and one that ended makes room."""
+    made = await asyncio.gather(*(ann.make() for _ in range(MOST_KEYS + 5)), return_exceptions=True)
+    keys = [one for one in made if isinstance(one, IssuedKey)]
+    refused = [one for one in made if not isinstance(one, IssuedKey)]
+    assert len(keys) == MOST_KEYS
+    assert all(isinstance(one, TooManyApiKeys) for one in refused)
+    await ann.node.api_keys.revoke(ann.principal, keys[0].key.key_id, ACTOR)
+    await ann.make()
+    with pytest.raises(TooManyApiKeys):
+        await ann.make()
 
 
 async def test_key_without_scopes_is_all_of_its_owner(node: Node, ann: Person) -> None:
