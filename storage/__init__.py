@@ -1,1 +1,1 @@
-"""Adapters of the hive's ports: MongoDB, SQL and memory."""
+"""Adapters of the hive's ports: MongoDB, SQL, Redis and memory."""

@@ -1,4 +1,4 @@
-"""Opens MongoDB and SQL, and closes them at the end."""
+"""Opens MongoDB, SQL and Redis, and closes them at the end."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from storage.mongo.notices import MongoNotices
 from storage.mongo.stream import MongoChangeFeed
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
+from storage.redis.client import RedisConnection
 from storage.sql.database import TIMEOUT_SECONDS, Database
 
 STORE_TIMES = StoreTimes(mongodb_seconds=TIMEOUT_MS / 1000, sql_seconds=TIMEOUT_SECONDS)
@@ -82,3 +83,17 @@ async def open_sql(stack: AsyncExitStack, settings: Settings, directory: DataDir
     stack.callback(database.close)
     await asyncio.to_thread(database.migrate)
     return database
+
+
+def open_redis(stack: AsyncExitStack, settings: Settings) -> RedisConnection | None:
+    """What connects to Redis when it is needed; None without one. A Redis that is away is no error.
+
+    Redis is never needed: who uses it goes on without.
+    """
+    url = settings.redis_url.get_secret_value()
+    if not url:
+        return None
+    redis = RedisConnection(url)
+    redis.start()
+    stack.push_async_callback(redis.stop)
+    return redis
