@@ -12,8 +12,9 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from hive import login_attempts, signing
+from hive import api_keys, login_attempts, signing
 from hive.agents import CONTROLS_KEPT
+from hive.api_keys import TooManyApiKeys
 from hive.errors import Conflict, HiveError, LogTrimmed, Unavailable
 from hive.sessions import MOST_SESSIONS
 from hive.signing import SignatureInvalid, TooManySigningKeys
@@ -158,6 +159,7 @@ def _identity(openapi: Any) -> Iterator[Limit]:
         str(MOST_SESSIONS),
         "a login ends the one that was used least recently",
     )
+    yield Limit("live API keys of a user", str(api_keys.MOST_KEYS), TooManyApiKeys)
     yield Limit("live signing keys of an owner", str(signing.MOST_KEYS), TooManySigningKeys)
     yield Limit(
         "a header of a signature",
