@@ -94,6 +94,11 @@ async def get_task(context: Context, *, task_id: str) -> Reply:
     return Reply(task_view(await context.services.tasks.get(task_id)))
 
 
+async def get_task_status(context: Context, *, task_id: str) -> Reply:
+    """The receipt of one task as it would be now."""
+    return Reply(receipt_view(await context.services.tasks.get(task_id)))
+
+
 async def cancel_task(context: Context, *, task_id: str) -> Reply:
     """Cancel a task, or ask the agent that runs it to stop."""
     caller = context.caller

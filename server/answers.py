@@ -19,10 +19,29 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": ", ".join(
+        f"{feature}=()"
+        for feature in (
+            "accelerometer",
+            "camera",
+            "clipboard-read",
+            "display-capture",
+            "geolocation",
+            "gyroscope",
+            "microphone",
+            "midi",
+            "payment",
+            "usb",
+        )
+    ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+# RFC 6797 forbids it on an answer without TLS, where anybody could have written it.
+_STRICT_TRANSPORT = {"Strict-Transport-Security": "max-age=63072000; includeSubDomains"}
+_LISTS = frozenset({"Link", "Vary"})
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -34,6 +53,11 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     content_type: str | None
+
+
+def security_headers(scheme: str) -> Mapping[str, str]:
+    """What every answer carries that is made for a client who speaks `http` or `https`."""
+    return {**SECURITY_HEADERS, **_STRICT_TRANSPORT} if scheme == "https" else SECURITY_HEADERS
 
 
 def encode_json(value: Any) -> bytes:
@@ -60,6 +84,14 @@ def make_answer(operation: Operation, reply: Reply) -> Answer:
         return Answer(status, headers, b"", None)
     body = reply.body if isinstance(reply.body, bytes) else encode_json(reply.body)
     return Answer(status, headers, body, content_type or JSON)
+
+
+def join_fields(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Both; a field that is a list (RFC 9110, section 5.6.1) has the members of both."""
+    joined = {**first, **second}
+    for name in _LISTS & first.keys() & second.keys():
+        joined[name] = f"{first[name]}, {second[name]}"
+    return joined
 
 
 def _encode_other(value: Any) -> Any:

@@ -18,6 +18,7 @@ from tornado.web import Application, RequestHandler
 from hive.ports import Services
 from server.addresses import AddressResolver, Network
 from server.binding import BoundOperation
+from server.cors import Cors
 from server.origins import Origins
 from server.pipeline import (
     Audits,
@@ -29,6 +30,7 @@ from server.pipeline import (
 )
 from server.rest import RestHandler
 from server.routing import Routes
+from server.versions import Versions
 
 MAX_HEADER_BYTES = 16 * 1024
 HEADER_SECONDS = 10.0
@@ -63,15 +65,19 @@ def make_app(
     Tornado's.
     """
     addresses = AddressResolver(trusted_proxies)
+    routes = Routes(operations.values())
+    allowed_origins = Origins(origins, addresses)
     pipeline = Pipeline(
-        routes=Routes(operations.values()),
+        routes=routes,
         services=services,
         authenticator=authenticator,
         authorization=authorization,
         signatures=signatures,
         audit=audit,
+        versions=Versions(bound.operation for bound in operations.values()),
         addresses=addresses,
-        origins=Origins(origins, addresses),
+        origins=allowed_origins,
+        cors=Cors(allowed_origins, operations.values(), routes),
         max_body_bytes=max_body_bytes,
         new_call_id=new_call_id,
         referee=referee,

@@ -18,6 +18,7 @@ from typing import Any
 from handlers.context import Context
 from hive.permissions import ADMIN_PERMISSIONS, OWNERSHIPS, PERMISSIONS
 from server.contract import Contract, Operation
+from server.deprecations import deprecation_problems
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -57,6 +58,7 @@ def bind(contract: Contract, package: str = "handlers") -> dict[str, BoundOperat
     bound: dict[str, BoundOperation] = {}
     for operation in contract.operations.values():
         problems.extend(_permission_problems(operation))
+        problems.extend(deprecation_problems(operation, contract.operations))
         if operation.controller not in modules:
             problems.append(f"{operation.operation_id}: unknown controller {operation.controller}")
             continue

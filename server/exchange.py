@@ -21,7 +21,8 @@ from tornado.web import HTTPError, RequestHandler
 
 from hive.audit import holds_secret
 from hive.errors import HiveError
-from server.answers import SECURITY_HEADERS, Answer, encode_json
+from server.answers import SECURITY_HEADERS, Answer, encode_json, join_fields, security_headers
+from server.cors import asks_first, vary_by_origin
 from server.pipeline import Call, Pipeline
 from server.problems import (
     PROBLEM_JSON,
@@ -62,6 +63,10 @@ class Exchange(RequestHandler):
 
     def route(self) -> Any:
         """Find the operation of the request. Raises what `Routes.find` raises."""
+        raise NotImplementedError
+
+    async def serve(self) -> None:
+        """Take the request its way and answer it."""
         raise NotImplementedError
 
     def prepare(self) -> None:
@@ -118,6 +123,18 @@ class Exchange(RequestHandler):
         self._code = problem.members["code"]
         return Answer(status, problem.headers, encode_json(problem.members), PROBLEM_JSON)
 
+    async def options(self) -> None:
+        """Answer a preflight, which needs no credential; any other goes the way of requests."""
+        if not asks_first(self.request):
+            await self.serve()
+            return
+        try:
+            self.check_limits()
+            answer = self.pipeline.cors.preflight(self.request)
+        except Exception as error:  # noqa: BLE001 - here exceptions become answers
+            answer = self.refuse(error)
+        self.send(answer)
+
     async def recorded(self, answer: Answer) -> Answer:
         """The answer, once its record is as durable as it has to be; else that it is not."""
         if self._is_recorded:
@@ -145,7 +162,7 @@ class Exchange(RequestHandler):
         if self._finished:
             return
         self.set_status(answer.status)
-        for name, value in {**self.call.headers, **answer.headers}.items():
+        for name, value in join_fields(self.call.headers, answer.headers).items():
             self.set_header(name, value)
         if self.pipeline.draining or not self._has_arrived():
             # Tornado closes a connection on which it would have to skip a body; a client that kept
@@ -153,7 +170,8 @@ class Exchange(RequestHandler):
             self.set_header("Connection", "close")
         if answer.content_type is not None:
             self.set_header("Content-Type", answer.content_type)
-        if answer.body and self.request.method != "HEAD":
+        if answer.body:
+            # Tornado leaves it out of the answer to HEAD, which says how long it would be.
             self.write(answer.body)
         # A client that has gone is nobody's error: its exception is taken, so that nobody logs it.
         self.finish().add_done_callback(lambda sent: sent.cancelled() or sent.exception())
@@ -196,12 +214,21 @@ class Exchange(RequestHandler):
             self.set_header(name, value)
 
     def finish(self, chunk: str | bytes | dict[Any, Any] | None = None) -> Any:
-        """Name the request in the answer, then finish it."""
+        """Put on what depends on the request, whoever made the answer, then finish it."""
         self.set_header("X-Request-Id", self.request_id)
+        parts = self.pipeline
+        for name, value in {
+            **security_headers(parts.origins.scheme(self.request)),
+            **parts.cors.headers(self.request),
+        }.items():
+            # An answer may know better what is good for it, such as how long it can be kept.
+            if name not in self._headers:
+                self.set_header(name, value)
+        self.set_header("Vary", vary_by_origin(self._headers.get("Vary")))
         return super().finish(chunk)
 
     def compute_etag(self) -> str | None:
-        """No hash of the body: a version that the handler knows is the ETag."""
+        """None: `server/conditional.py` makes it."""
         return None
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -220,6 +247,7 @@ class Exchange(RequestHandler):
     def on_finish(self) -> None:
         """Count the request out and write its line in the access log."""
         self._count_out()
+        self.pipeline.versions.note(self.call)
         access_log.info(
             "request",
             method=(self.request.method or "")[:32],

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from hive.errors import HiveError, NotFound
+from hive.errors import HiveError, NotFound, PreconditionRequired
 from server.documents import MAX_ERRORS, Schema, shorten
 from server.json_body import cut_raw_members, decode_json
 from server.parameters import NotOfType, Parameter
@@ -50,6 +50,7 @@ class Response:
     status: int
     description: str
     schemas: Mapping[str, Schema]
+    headers: frozenset[str] = frozenset()
 
     @property
     def content_type(self) -> str | None:
@@ -90,6 +91,21 @@ class Operation:
         return bool(self.extensions.get("x-signed", False))
 
     @property
+    def deprecated(self) -> bool:
+        """Whether another operation takes its place (`server/deprecations.py`)."""
+        return bool(self.document.get("deprecated", False))
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether its answer has a validator that clients can ask again with."""
+        return any(one.name == "If-None-Match" for one in self.parameters)
+
+    @property
+    def precondition(self) -> str | None:
+        """`required` when a change needs `If-Match`."""
+        return self.extensions.get("x-precondition")
+
+    @property
     def mutates(self) -> bool:
         """Whether it may change something: its audit record is durable before the answer."""
         return self.method not in ("GET", "HEAD")
@@ -114,7 +130,8 @@ class Operation:
     ) -> dict[str, Any]:
         """Give the handler's keywords of decoded texts; header names in lower case.
 
-        Raise ContractMismatch, and NotFound when a path parameter cannot name anything.
+        Raise ContractMismatch, PreconditionRequired, and NotFound when a path parameter cannot
+        name anything.
         """
         errors: list[dict[str, str]] = []
         arguments: dict[str, Any] = {}
@@ -138,13 +155,14 @@ class Operation:
                 arguments[parameter.argument] = value
         if errors:
             raise ContractMismatch("The parameters do not match the contract.", errors=errors)
+        self._require_precondition(arguments)
         return arguments
 
     def check_parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Give the handler's keywords of values that are typed already (a WebSocket command's).
 
         `given` is by the contract's names. It has no cookies, which are for browsers, and nothing
-        for the pipeline of requests. Raise ContractMismatch.
+        for the pipeline of requests. Raise ContractMismatch, PreconditionRequired.
         """
         known = {
             one.name: one
@@ -167,7 +185,12 @@ class Operation:
             arguments[argument] = None
         if errors:
             raise ContractMismatch("The parameters do not match the contract.", errors=errors)
+        self._require_precondition(arguments)
         return arguments
+
+    def _require_precondition(self, arguments: Mapping[str, Any]) -> None:
+        if self.precondition is not None and arguments.get("if_match") is None:
+            raise PreconditionRequired
 
     def read_body(self, encoded: bytes) -> Any:
         """Decode, validate and give the JSON body; its raw members are RawJson.

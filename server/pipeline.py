@@ -18,6 +18,7 @@ from hive.ports import Services
 from server.addresses import AddressResolver
 from server.answers import Answer
 from server.contract import Operation
+from server.cors import Cors
 from server.origins import Origins
 from server.routing import Routes
 
@@ -97,6 +98,16 @@ class ChecksSignatures(Protocol):
         """
 
 
+class Announces(Protocol):
+    """Tells who calls a deprecated operation so."""
+
+    def announce(self, call: Call, path: Mapping[str, str]) -> None:
+        """Put what there is to say into the headers of the call."""
+
+    def note(self, call: Call) -> None:
+        """Write down who called."""
+
+
 class Audits(Protocol):
     """Keeps a record of every call."""
 
@@ -130,8 +141,10 @@ class Pipeline:
     authorization: Permits
     signatures: ChecksSignatures
     audit: Audits
+    versions: Announces
     addresses: AddressResolver
     origins: Origins
+    cors: Cors
     max_body_bytes: int
     new_call_id: Callable[[], str]
     referee: Judges | None = None

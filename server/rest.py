@@ -13,6 +13,7 @@ from hive.errors import InvalidToken, Unauthenticated
 from hive.permissions import Principal
 from server.answers import Answer, make_answer
 from server.binding import BoundOperation
+from server.conditional import revalidate, tag_answer
 from server.contract import JSON, ContractMismatch, Operation
 from server.cookies import read_cookie
 from server.exchange import Exchange
@@ -22,6 +23,7 @@ from server.parameters import parse_query
 from server.problems import UnsupportedMediaType
 
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{1,8192}=*)")
+_LISTS = frozenset({"If-Match", "If-None-Match"})
 _UTF8 = frozenset({"", "utf-8", "utf8", '"utf-8"'})
 
 
@@ -41,6 +43,7 @@ class RestHandler(Exchange):
                 self.check_limits()
                 bound, path = self.route()
                 operation = bound.operation
+                parts.versions.announce(self.call, path)
                 principal = await self._authenticate(operation)
                 principal = parts.authorization.permit(operation, principal, self.address)
                 body = self.take_body()
@@ -49,12 +52,13 @@ class RestHandler(Exchange):
                 )
                 arguments = self._read_arguments(operation, path, body)
                 answer = await self._run(bound, principal, arguments)
+                answer = revalidate(operation, self.request.headers, answer)
                 self._judge(answer)
             except Exception as error:  # noqa: BLE001 - here exceptions become answers
                 answer = self.refuse(error)
             self.send(await self.recorded(answer))
 
-    get = put = post = delete = patch = head = options = serve
+    get = put = post = delete = patch = head = serve
 
     def route(self) -> tuple[BoundOperation, dict[str, str]]:
         """The operation and its path parameters. Raises what `Routes.find` raises."""
@@ -78,7 +82,7 @@ class RestHandler(Exchange):
         result = await bound.call(self._context(principal), arguments)
         reply = result if isinstance(result, Reply) else Reply(result)
         self.call.learn(reply.principal, reply.headers)
-        return make_answer(bound.operation, reply)
+        return tag_answer(bound.operation, reply, make_answer(bound.operation, reply))
 
     def _context(self, principal: Principal | None) -> Context:
         return Context(
@@ -101,7 +105,7 @@ class RestHandler(Exchange):
         except ValueError as error:
             raise ContractMismatch(str(error)) from None
         headers = {
-            one.name.lower(): request.headers.get_list(one.name)
+            one.name.lower(): _lines(request.headers, one.name)
             for one in operation.parameters
             if one.location == "header" and one.name in request.headers
         }
@@ -139,6 +143,12 @@ def read_bearer(headers: HTTPHeaders) -> str:
     if len(given) > 1 or found is None:
         raise InvalidToken
     return found[1]
+
+
+def _lines(headers: HTTPHeaders, name: str) -> list[str]:
+    """What came under the name; of a list (RFC 9110, section 5.3) several lines are one."""
+    lines = headers.get_list(name)
+    return [", ".join(lines)] if name in _LISTS else lines
 
 
 def _check_content_type(headers: HTTPHeaders) -> None:

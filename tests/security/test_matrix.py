@@ -93,6 +93,7 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "get_task": READERS,
     "cancel_task": SUBMITTERS,
     "get_task_logs": READERS,
+    "get_task_status": READERS,
     "get_hive_status": READERS,
     "list_events": READERS,
 }
