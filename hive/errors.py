@@ -192,6 +192,21 @@ class LogTrimmed(HiveError):
     title = "Log trimmed"
 
 
+class PreconditionFailed(HiveError):
+    """The resource is not at a version that `If-Match` names (412). Nothing was changed."""
+
+    code = "precondition-failed"
+    title = "Precondition failed"
+
+
+class PreconditionRequired(HiveError):
+    """The operation is done only to a version that the caller has seen (428)."""
+
+    code = "precondition-required"
+    title = "Precondition required"
+    default_detail = "Send the ETag of what you have read in If-Match."
+
+
 class SlotTaken(Conflict):
     """The agent's slot is in use; the claimer looks for another."""
 

@@ -19,6 +19,8 @@ from hive.errors import (
     LogTrimmed,
     Malformed,
     NotFound,
+    PreconditionFailed,
+    PreconditionRequired,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
@@ -107,6 +109,8 @@ _STATUSES: tuple[tuple[type[HiveError], int], ...] = (
     (NotFound, 404),
     (Conflict, 409),
     (LogTrimmed, 410),
+    (PreconditionFailed, 412),
+    (PreconditionRequired, 428),
     (TooManyRequests, 429),
     (Unavailable, 503),
 )

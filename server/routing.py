@@ -54,6 +54,11 @@ class Routes:
             else:
                 self._fixed[path] = resource
 
+    def methods(self, path: str) -> list[str]:
+        """The methods that the path has, in alphabetical order; none where there is no resource."""
+        resource, _ = self._match(path)
+        return sorted(resource.operations) if resource else []
+
     def find(
         self, method: str, path: str, query: str = ""
     ) -> tuple[BoundOperation, dict[str, str]]:
@@ -67,9 +72,13 @@ class Routes:
         if resource is None:
             raise NotFound
         parameters = _decode(resource.names, values)
-        if method not in resource.operations:
-            raise MethodNotAllowed(resource.operations)
-        return resource.operations[method], parameters
+        # RFC 9110, section 9.3.2: HEAD is GET without the body, and as much allowed.
+        operations = resource.operations
+        if method == "HEAD" and "GET" in operations:
+            return operations["GET"], parameters
+        if method not in operations:
+            raise MethodNotAllowed([*operations, *(["HEAD"] if "GET" in operations else [])])
+        return operations[method], parameters
 
     def _match(self, path: str) -> tuple[_Resource | None, tuple[str, ...]]:
         if fixed := self._fixed.get(path):
