@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from handlers.context import Context, Cookie, Reply
-from hive.errors import Malformed, Unauthenticated
+from hive.errors import Malformed, OriginNotAllowed, Unauthenticated
 from hive.identity_ports import TokenPair
 
 REFRESH_COOKIE: Final = "__Host-agentzero-refresh"
@@ -13,6 +13,9 @@ REFRESH_COOKIE: Final = "__Host-agentzero-refresh"
 
 async def login(context: Context, *, body: dict[str, Any]) -> Reply:
     """Exchange a name and a password for tokens."""
+    in_cookie = body.get("cookie", False)
+    if in_cookie and not context.from_own_page:
+        raise OriginNotAllowed
     pair = await context.services.identity.login(
         body["username"],
         body["password"],
@@ -21,7 +24,7 @@ async def login(context: Context, *, body: dict[str, Any]) -> Reply:
         request_id=context.request_id,
         call_id=context.call_id,
     )
-    return _tokens(pair, in_cookie=body.get("cookie", False))
+    return _tokens(pair, in_cookie=in_cookie)
 
 
 async def refresh(

@@ -16,7 +16,8 @@ class Context:
     """Who asks, from where, under which request id, and the services of this node.
 
     `call_id` is the identifier that the audit record of this call has; `signed` tells whether the
-    request carried a valid signature of the caller (RFC 9421).
+    request carried a valid signature of the caller (RFC 9421). `from_own_page` tells whether a
+    browser sent it for a page that may keep and use this server's cookies.
     """
 
     principal: Principal | None
@@ -25,6 +26,7 @@ class Context:
     services: Services
     call_id: str | None = None
     signed: bool = False
+    from_own_page: bool = False
 
     @property
     def caller(self) -> Principal:

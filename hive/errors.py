@@ -55,6 +55,16 @@ class Forbidden(HiveError):
     default_detail = "Your role does not allow this operation."
 
 
+class OriginNotAllowed(Forbidden):
+    """A page asks for what only pages of this server and of the allowed origins may do."""
+
+    code = "origin-not-allowed"
+    title = "Origin not allowed"
+    default_detail = (
+        "Cookies count only in requests of pages of this server and of the allowed origins."
+    )
+
+
 class NotFound(HiveError):
     """What is named does not exist, or not for this principal (404)."""
 

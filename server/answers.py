@@ -40,7 +40,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
 }
 # RFC 6797 forbids it on an answer without TLS, where anybody could have written it.
-_STRICT_TRANSPORT = {"Strict-Transport-Security": "max-age=63072000; includeSubDomains"}
+STRICT_TRANSPORT = ("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
 _LISTS = frozenset({"Link", "Vary"})
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
@@ -57,7 +57,10 @@ class Answer:
 
 def security_headers(scheme: str) -> Mapping[str, str]:
     """What every answer carries that is made for a client who speaks `http` or `https`."""
-    return {**SECURITY_HEADERS, **_STRICT_TRANSPORT} if scheme == "https" else SECURITY_HEADERS
+    if scheme != "https":
+        return SECURITY_HEADERS
+    name, value = STRICT_TRANSPORT
+    return {**SECURITY_HEADERS, name: value}
 
 
 def encode_json(value: Any) -> bytes:

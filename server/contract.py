@@ -173,6 +173,7 @@ def _read_response(
             for content_type, media in declared.get("content", {}).items()
             if "schema" in media
         },
+        headers=frozenset(declared.get("headers", ())),
     )
 
 

@@ -21,7 +21,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from hive.audit import holds_secret
 from hive.errors import HiveError
-from server.answers import SECURITY_HEADERS, Answer, encode_json, join_fields, security_headers
+from server.answers import SECURITY_HEADERS, STRICT_TRANSPORT, Answer, encode_json, join_fields
 from server.cors import asks_first, vary_by_origin
 from server.pipeline import Call, Pipeline
 from server.problems import (
@@ -217,13 +217,10 @@ class Exchange(RequestHandler):
         """Put on what depends on the request, whoever made the answer, then finish it."""
         self.set_header("X-Request-Id", self.request_id)
         parts = self.pipeline
-        for name, value in {
-            **security_headers(parts.origins.scheme(self.request)),
-            **parts.cors.headers(self.request),
-        }.items():
-            # An answer may know better what is good for it, such as how long it can be kept.
-            if name not in self._headers:
-                self.set_header(name, value)
+        if parts.origins.scheme(self.request) == "https":
+            self.set_header(*STRICT_TRANSPORT)
+        for name, value in parts.cors.headers(self.request).items():
+            self.set_header(name, value)
         self.set_header("Vary", vary_by_origin(self._headers.get("Vary")))
         return super().finish(chunk)
 

@@ -11,18 +11,7 @@ from collections.abc import Iterable
 
 from tornado.httputil import HTTPServerRequest
 
-from hive.errors import Forbidden
 from server.addresses import AddressResolver
-
-
-class OriginNotAllowed(Forbidden):
-    """A cookie came from a page that may not use it, or from no page."""
-
-    code = "origin-not-allowed"
-    title = "Origin not allowed"
-    default_detail = (
-        "Cookies count only in requests of pages of this server and of the allowed origins."
-    )
 
 
 class Origins:
@@ -38,14 +27,22 @@ class Origins:
         return len(given) == 1 and (given[0] in self._allowed or given[0] == self._own(request))
 
     def admit_cookie(self, request: HTTPServerRequest) -> bool:
-        """Tell whether a cookie counts that came with the request."""
+        """Tell whether cookies count: one that came with the request, one that it is to get."""
         sites = {site.strip().lower() for site in request.headers.get_list("Sec-Fetch-Site")}
         return self.admit(request) and "cross-site" not in sites
 
-    def _own(self, request: HTTPServerRequest) -> str:
-        scheme = self._addresses.scheme(
+    def find_foreign(self, request: HTTPServerRequest) -> str | None:
+        """The origin that the request names, when it is one that the operator allows."""
+        given = request.headers.get_list("Origin")
+        return given[0] if len(given) == 1 and given[0] in self._allowed else None
+
+    def scheme(self, request: HTTPServerRequest) -> str:
+        """`http` or `https`, whichever the client speaks: to us, or to a trusted proxy."""
+        return self._addresses.scheme(
             request.remote_ip or "",
             request.protocol,
             request.headers.get_list("X-Forwarded-Proto"),
         )
-        return f"{scheme}://{request.host}"
+
+    def _own(self, request: HTTPServerRequest) -> str:
+        return f"{self.scheme(request)}://{request.host}"

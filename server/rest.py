@@ -9,7 +9,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import stream_request_body
 
 from handlers.context import Context, Reply
-from hive.errors import InvalidToken, Unauthenticated
+from hive.errors import InvalidToken, OriginNotAllowed, Unauthenticated
 from hive.permissions import Principal
 from server.answers import Answer, make_answer
 from server.binding import BoundOperation
@@ -18,7 +18,6 @@ from server.contract import JSON, ContractMismatch, Operation
 from server.cookies import read_cookie
 from server.exchange import Exchange
 from server.logs import request_log
-from server.origins import OriginNotAllowed
 from server.parameters import parse_query
 from server.problems import UnsupportedMediaType
 
@@ -92,6 +91,7 @@ class RestHandler(Exchange):
             self.pipeline.services,
             self.call.call_id,
             signed=self.call.signed,
+            from_own_page=self.pipeline.origins.admit_cookie(self.request),
         )
 
     def _read_arguments(

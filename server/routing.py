@@ -57,7 +57,8 @@ class Routes:
     def methods(self, path: str) -> list[str]:
         """The methods that the path has, in alphabetical order; none where there is no resource."""
         resource, _ = self._match(path)
-        return sorted(resource.operations) if resource else []
+        methods = set(resource.operations) if resource else set()
+        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
     def find(
         self, method: str, path: str, query: str = ""

@@ -23,10 +23,11 @@ from hive.ports import Identifiers
 from server.addresses import AddressResolver
 from server.agent_link import AgentLink
 from server.agent_links import AgentLinks
-from server.answers import SECURITY_HEADERS, encode_json
+from server.answers import encode_json, security_headers
 from server.closing import CloseCode
 from server.connection import Connection
 from server.contract import Contract
+from server.cors import Cors
 from server.handshake import (
     DEFAULT_ORIGINS,
     Offer,
@@ -250,11 +251,14 @@ class RealtimeHandler(WebSocketHandler):
     def _request_summary(self) -> str:
         return f"{self.request.method} {self.request.path} ({self.request.remote_ip})"
 
+    @property
+    def _origins(self) -> Origins:
+        return Origins(self.realtime.origins, self.realtime.addresses)
+
     def _find_refusal(self) -> HiveError | None:
         headers = self.request.headers
-        origins = Origins(self.realtime.origins, self.realtime.addresses)
         # Without one it is no page; a credential it needs all the same.
-        if "Origin" in headers and not origins.admit(self.request):
+        if "Origin" in headers and not self._origins.admit(self.request):
             return Forbidden("Pages of this origin may not connect.")
         tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
         if (
@@ -285,7 +289,13 @@ class RealtimeHandler(WebSocketHandler):
             request_id=self.call.request_id,
         )
         status, members = problem.status, problem.members
-        for name, value in {**SECURITY_HEADERS, **problem.headers}.items():
+        origins = self._origins
+        for name, value in {
+            **security_headers(origins.scheme(self.request)),
+            **Cors(origins).headers(self.request),
+            **problem.headers,
+            "Vary": "Origin",
+        }.items():
             self.set_header(name, value)
         if isinstance(error, UpgradeRequired):
             status = HTTPStatus.UPGRADE_REQUIRED

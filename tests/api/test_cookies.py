@@ -142,9 +142,26 @@ async def test_cookie_of_other_pages_does_not_count(
     assert (await browser.refresh()).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("origin", "site"), [(None, None), ("http://evil.example", None), (DASHBOARD, "cross-site")]
+)
+async def test_other_pages_get_no_cookie(
+    node: RunningNode, origin: str | None, site: str | None
+) -> None:
+    """403 before the password is looked at: nobody is logged in where they did not mean to be."""
+    browser = Browser(node, origin)
+    for password in (PASSWORD, "wrong"):
+        body = {"username": "admin", "password": password, "cookie": True}
+        answer = await browser.post(
+            "login", json=body, headers={"Sec-Fetch-Site": site} if site else {}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (403, "origin-not-allowed")
+        assert "Set-Cookie" not in answer.headers
+
+
 async def test_two_origins_are_none(node: RunningNode) -> None:
     """Which of them it is nobody can know."""
-    browser = Browser(node, None)
+    browser = Browser(node, node.url)
     await browser.log_in()
     origins = [(b"Origin", node.url.encode()), (b"Origin", b"http://evil.example")]
     headers = [*origins, (b"Cookie", f"{COOKIE}={browser.token}".encode())]

@@ -106,7 +106,8 @@ async def test_allowed_pages_open_a_socket(guarded: RunningNode) -> None:
 async def test_cookie_opens_no_socket(guarded: RunningNode, origin: str | None) -> None:
     """Neither the refresh cookie nor one with an access token, of whichever page."""
     body = {"username": "admin", "password": PASSWORD, "cookie": True}
-    login = await guarded.client().post("/api/v1/auth/login", json=body)
+    page = {"Origin": guarded.url}
+    login = await guarded.client().post("/api/v1/auth/login", json=body, headers=page)
     refresh = login.headers["Set-Cookie"].partition(";")[0]
     access = login.json()["access_token"]
     headers = {
