@@ -8,10 +8,12 @@ from handlers.context import Context, Reply
 from handlers.pages import page_position, page_reply
 from handlers.views import agent_view, control_view, held_lease_view, lease_view
 from hive import agents as machine
-from hive.agents import AgentAction, AgentSpec, AgentStatus
-from hive.errors import NameTaken
+from hive.agents import Agent, AgentAction, AgentSpec, AgentStatus
+from hive.changes import Change
+from hive.errors import AgentNotFound, NameTaken
 from hive.permissions import require_agent
 from hive.ports import AgentFilter
+from hive.preconditions import ExpectedVersions, expecting, read_if_match
 
 PATH = "/api/v1/agents"
 
@@ -66,22 +68,31 @@ async def get_agent(context: Context, *, agent_id: str) -> Reply:
     return Reply({**agent_view(agent), "leases": leases})
 
 
-async def update_agent(context: Context, *, agent_id: str, body: dict[str, Any]) -> Reply:
+async def update_agent(
+    context: Context, *, agent_id: str, if_match: str | None, body: dict[str, Any]
+) -> Reply:
     """Replace the configuration of an agent."""
     spec = _spec(body)
+
+    def decide(agent: Agent) -> Change | None:
+        return machine.update(agent, spec)
+
     agent = await context.services.agents.change(
-        agent_id, lambda agent: machine.update(agent, spec), context.actor
+        agent_id, expecting(read_if_match(if_match), decide), context.actor
     )
     return Reply(agent_view(agent))
 
 
-async def unregister_agent(context: Context, *, agent_id: str) -> Reply:
+async def unregister_agent(context: Context, *, agent_id: str, if_match: str | None) -> Reply:
     """Remove an agent from the hive and revoke its credential."""
     services = context.services
-    await services.agents.get(agent_id)
-    # The keys first: a kill in between leaves an agent that can be unregistered again.
-    await services.api_keys.revoke_agent_keys(agent_id, context.actor)
-    await services.agents.change(agent_id, machine.unregister, context.actor)
+    if expected := read_if_match(if_match):
+        await _unregister_expected(context, agent_id, expected)
+    else:
+        await services.agents.get(agent_id)
+        # The keys first: a kill in between leaves an agent that can be unregistered again.
+        await services.api_keys.revoke_agent_keys(agent_id, context.actor)
+        await services.agents.change(agent_id, machine.unregister, context.actor)
     return Reply({"message": "Agent unregistered successfully"})
 
 
@@ -138,6 +149,20 @@ async def claim_leases(context: Context, *, agent_id: str, body: dict[str, Any])
         wait_seconds=body.get("wait_seconds", 0),
     )
     return Reply([lease_view(task) for task in tasks])
+
+
+async def _unregister_expected(context: Context, agent_id: str, expected: ExpectedVersions) -> None:
+    """The agent first: whoever is refused has taken no key away.
+
+    A kill in between leaves a key that the next attempt revokes, although there is no agent then.
+    """
+    services = context.services
+    try:
+        await services.agents.change(agent_id, expected.guard(machine.unregister), context.actor)
+    except AgentNotFound:
+        await services.api_keys.revoke_agent_keys(agent_id, context.actor)
+        raise
+    await services.api_keys.revoke_agent_keys(agent_id, context.actor)
 
 
 def _spec(body: dict[str, Any]) -> AgentSpec:

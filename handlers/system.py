@@ -6,6 +6,7 @@ from typing import Any
 
 from handlers.context import Context
 from hive.networks import read_networks
+from hive.preconditions import read_if_match
 from hive.system_settings import SettingsChange, SystemSettings
 
 
@@ -14,7 +15,9 @@ async def get_system_settings(context: Context) -> dict[str, Any]:
     return _view(await context.services.system.read())
 
 
-async def update_system_settings(context: Context, *, body: dict[str, Any]) -> dict[str, Any]:
+async def update_system_settings(
+    context: Context, *, if_match: str | None, body: dict[str, Any]
+) -> dict[str, Any]:
     """Change the settings of the system."""
     wanted = SettingsChange(
         admin_allowlist=read_networks(body["admin_allowlist"], pointer="/admin_allowlist")
@@ -24,7 +27,11 @@ async def update_system_settings(context: Context, *, body: dict[str, Any]) -> d
     )
     return _view(
         await context.services.system.change(
-            wanted, context.actor, address=context.address, signed=context.signed
+            wanted,
+            context.actor,
+            address=context.address,
+            signed=context.signed,
+            expected=read_if_match(if_match),
         )
     )
 

@@ -14,6 +14,7 @@ from hive.changes import Change
 from hive.errors import DependencyNotFound, Invalid, Unavailable
 from hive.permissions import require_owner
 from hive.ports import TaskFilter
+from hive.preconditions import expecting, read_if_match
 from hive.task_spec import (
     Backoff,
     BackoffKind,
@@ -99,13 +100,14 @@ async def get_task_status(context: Context, *, task_id: str) -> Reply:
     return Reply(receipt_view(await context.services.tasks.get(task_id)))
 
 
-async def cancel_task(context: Context, *, task_id: str) -> Reply:
+async def cancel_task(context: Context, *, task_id: str, if_match: str | None) -> Reply:
     """Cancel a task, or ask the agent that runs it to stop."""
     caller = context.caller
+    cancel = expecting(read_if_match(if_match), machine.cancel)
 
     def decide(task: Task) -> Change | None:
         require_owner(caller, task.owner)
-        return machine.cancel(task)
+        return cancel(task)
 
     task = await context.services.tasks.change(task_id, decide, context.actor)
     return Reply({"message": "Task cancelled", "result": receipt_view(task)})

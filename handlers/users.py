@@ -8,6 +8,7 @@ from handlers.context import Context, Reply
 from handlers.pages import page_position, page_reply
 from handlers.views import session_view, user_view
 from hive.permissions import Role
+from hive.preconditions import read_if_match
 from hive.users import UserChange, UserFilter
 
 PATH = "/api/v1/users"
@@ -44,17 +45,21 @@ async def get_user(context: Context, *, user_id: str) -> Reply:
     return Reply(user_view(await context.services.users.get(user_id)))
 
 
-async def delete_user(context: Context, *, user_id: str) -> Reply:
+async def delete_user(context: Context, *, user_id: str, if_match: str | None) -> Reply:
     """Delete a user with its sessions, API keys and signing keys."""
-    await context.services.users.delete(user_id, context.actor)
+    await context.services.users.delete(user_id, context.actor, expected=read_if_match(if_match))
     return Reply({"message": "User deleted"})
 
 
-async def update_user(context: Context, *, user_id: str, body: dict[str, Any]) -> Reply:
+async def update_user(
+    context: Context, *, user_id: str, if_match: str | None, body: dict[str, Any]
+) -> Reply:
     """Change the role, disable or enable."""
     role = body.get("role")
     change = UserChange(Role(role) if role else None, body.get("disabled"))
-    updated = await context.services.users.update(user_id, change, context.actor)
+    updated = await context.services.users.update(
+        user_id, change, context.actor, expected=read_if_match(if_match)
+    )
     return Reply(user_view(updated))
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from hive.changes import Actor
 from hive.errors import Conflict, Forbidden
 from hive.networks import within
+from hive.preconditions import ExpectedVersions
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,19 @@ class System(Protocol):
         ...
 
     async def change(
-        self, wanted: SettingsChange, actor: Actor, *, address: str, signed: bool
+        self,
+        wanted: SettingsChange,
+        actor: Actor,
+        *,
+        address: str,
+        signed: bool,
+        expected: ExpectedVersions | None = None,
     ) -> SystemSettings:
         """Change them for everybody; this node follows at once, the others within 1 s.
 
         `address` is where the caller is, `signed` whether this request carried a valid signature.
-        Raises AddressNotAllowed, FixedByEnvironment, WouldLockOut, Unavailable.
+        Raises AddressNotAllowed, FixedByEnvironment, WouldLockOut, Unavailable, and
+        PreconditionFailed when `expected` names other versions than the one that is changed.
         """
         ...
 

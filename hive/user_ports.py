@@ -15,6 +15,7 @@ from typing import Protocol
 from hive.changes import Actor
 from hive.identity import Session
 from hive.permissions import Principal, Role
+from hive.preconditions import ExpectedVersions
 from hive.users import UserChange, UserDetail, UserFilter
 
 
@@ -43,17 +44,27 @@ class Users(Protocol):
         """Oldest first, behind the identifier `after`."""
         ...
 
-    async def update(self, user_id: str, change: UserChange, actor: Actor) -> UserDetail:
+    async def update(
+        self,
+        user_id: str,
+        change: UserChange,
+        actor: Actor,
+        *,
+        expected: ExpectedVersions | None = None,
+    ) -> UserDetail:
         """Change role or whether the user is disabled, which ends every session.
 
-        What changes nothing makes no event. Raises UserNotFound, LastAdmin.
+        What changes nothing makes no event. Raises UserNotFound, LastAdmin, and PreconditionFailed
+        when `expected` names other versions than the one that is changed.
         """
         ...
 
-    async def delete(self, user_id: str, actor: Actor) -> None:
+    async def delete(
+        self, user_id: str, actor: Actor, *, expected: ExpectedVersions | None = None
+    ) -> None:
         """Delete with sessions and signing keys; revoke the API keys.
 
-        Raises UserNotFound, LastAdmin.
+        Raises UserNotFound, LastAdmin, and PreconditionFailed as `update`.
         """
         ...
 
@@ -110,11 +121,20 @@ class UserStore(Protocol):
         """As `Users.list`."""
         ...
 
-    async def update(self, user_id: str, change: UserChange, actor: Actor) -> UserChanged:
+    async def update(
+        self,
+        user_id: str,
+        change: UserChange,
+        actor: Actor,
+        *,
+        expected: ExpectedVersions | None = None,
+    ) -> UserChanged:
         """As `Users.update`: of any calls at once, on any nodes, one admin is left."""
         ...
 
-    async def delete(self, user_id: str, actor: Actor) -> UserChanged:
+    async def delete(
+        self, user_id: str, actor: Actor, *, expected: ExpectedVersions | None = None
+    ) -> UserChanged:
         """As `Users.delete`; the user as it was."""
         ...
 

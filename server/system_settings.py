@@ -14,6 +14,7 @@ from typing import Final
 
 from hive.changes import Actor
 from hive.errors import Unavailable
+from hive.preconditions import ExpectedVersions, expecting
 from hive.system_settings import (
     FixedByEnvironment,
     SettingsChange,
@@ -69,7 +70,13 @@ class LiveSettings(System):
         return self._take(await self._store.read())
 
     async def change(
-        self, wanted: SettingsChange, actor: Actor, *, address: str, signed: bool
+        self,
+        wanted: SettingsChange,
+        actor: Actor,
+        *,
+        address: str,
+        signed: bool,
+        expected: ExpectedVersions | None = None,
     ) -> SystemSettings:
         """Change them for everybody."""
         if wanted.admin_allowlist is not None and self._fixed_allowlist:
@@ -82,7 +89,7 @@ class LiveSettings(System):
             kept = decided if not self._fixed_allowlist else stored
             return replace(decided, admin_allowlist=kept.admin_allowlist)
 
-        changed = self._take(await self._store.change(decide, actor))
+        changed = self._take(await self._store.change(expecting(expected, decide), actor))
         self._revocations.announce(SUBJECT)
         return changed
 

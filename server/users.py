@@ -9,6 +9,7 @@ from typing import Final
 from hive.changes import Actor
 from hive.errors import InvalidCredentials
 from hive.permissions import Principal, Role
+from hive.preconditions import ExpectedVersions
 from hive.sessions import SessionRequired
 from hive.user_ports import UserChanged, UserStore
 from hive.users import UserChange, UserDetail, UserFilter, WrongPassword
@@ -57,13 +58,22 @@ class StoredUsers:
         """Oldest first."""
         return await self._store.list(wanted, after=after, limit=limit)
 
-    async def update(self, user_id: str, change: UserChange, actor: Actor) -> UserDetail:
-        """Change role or disabled. Raises UserNotFound, LastAdmin."""
-        return self._tell(await self._store.update(user_id, change, actor))
+    async def update(
+        self,
+        user_id: str,
+        change: UserChange,
+        actor: Actor,
+        *,
+        expected: ExpectedVersions | None = None,
+    ) -> UserDetail:
+        """Change role or disabled. Raises UserNotFound, PreconditionFailed, LastAdmin."""
+        return self._tell(await self._store.update(user_id, change, actor, expected=expected))
 
-    async def delete(self, user_id: str, actor: Actor) -> None:
-        """Delete with all that belongs to it. Raises UserNotFound, LastAdmin."""
-        self._tell(await self._store.delete(user_id, actor))
+    async def delete(
+        self, user_id: str, actor: Actor, *, expected: ExpectedVersions | None = None
+    ) -> None:
+        """Delete with all that belongs to it. Raises as `update`."""
+        self._tell(await self._store.delete(user_id, actor, expected=expected))
 
     async def reset_password(self, user_id: str, password: str | None, actor: Actor) -> str | None:
         """Set another password. Raises UserNotFound, WeakPassword."""

@@ -19,6 +19,7 @@ from hive.changes import Actor
 from hive.errors import InvalidToken, WriteConflict
 from hive.identity import PrincipalKind, User, UsernameTaken, username_key
 from hive.permissions import Role
+from hive.preconditions import ExpectedVersions
 from hive.sessions import SessionEnd
 from hive.user_ports import UserChanged
 from hive.users import (
@@ -95,18 +96,29 @@ class SqlUsers:
             conditions.append(UserRow.user_id > after)
         return await self._database.read(lambda sql: _details(sql, *conditions, limit=limit))
 
-    async def update(self, user_id: str, change: UserChange, actor: Actor) -> UserChanged:
-        """Change what is given. Raises UserNotFound, LastAdmin."""
+    async def update(
+        self,
+        user_id: str,
+        change: UserChange,
+        actor: Actor,
+        *,
+        expected: ExpectedVersions | None = None,
+    ) -> UserChanged:
+        """Change what is given. Raises UserNotFound, PreconditionFailed, LastAdmin."""
         return await self._database.write(
-            lambda sql: change_user(sql, user_id, change, self._database.now(sql), actor)
+            lambda sql: change_user(
+                sql, user_id, change, self._database.now(sql), actor, expected=expected
+            )
         )
 
-    async def delete(self, user_id: str, actor: Actor) -> UserChanged:
-        """Delete, after all that hangs on the user has ended. Raises UserNotFound, LastAdmin."""
+    async def delete(
+        self, user_id: str, actor: Actor, *, expected: ExpectedVersions | None = None
+    ) -> UserChanged:
+        """Delete, after all that hangs on the user has ended. Raises as `update`."""
 
         def work(sql: SqlSession) -> UserChanged:
             admins = _lock_admins(sql)
-            row = _lock(sql, user_id)
+            row = _lock(sql, user_id, expected)
             user = user_of(row)
             require_other_admin(user, has_other_admin=bool(admins - {user_id}))
             now = self._database.now(sql)
@@ -175,12 +187,21 @@ class SqlUsers:
         return await self._database.write(work)
 
 
-def change_user(
-    sql: SqlSession, user_id: str, change: UserChange, now: datetime, actor: Actor
+def change_user(  # noqa: PLR0913 - a transaction's own, and what the caller wants
+    sql: SqlSession,
+    user_id: str,
+    change: UserChange,
+    now: datetime,
+    actor: Actor,
+    *,
+    expected: ExpectedVersions | None = None,
 ) -> UserChanged:
-    """Change role or disabled with all that follows. Raises UserNotFound, LastAdmin."""
+    """Change role or disabled with all that follows.
+
+    Raises UserNotFound, PreconditionFailed, LastAdmin.
+    """
     admins = _lock_admins(sql) if change.may_remove_admin else frozenset()
-    row = _lock(sql, user_id)
+    row = _lock(sql, user_id, expected)
     before = user_of(row)
     after = apply_change(before, change, has_other_admin=bool(admins - {user_id}))
     if after == before:
@@ -213,10 +234,12 @@ def _lock_admins(sql: SqlSession) -> frozenset[str]:
     )
 
 
-def _lock(sql: SqlSession, user_id: str) -> UserRow:
+def _lock(sql: SqlSession, user_id: str, expected: ExpectedVersions | None = None) -> UserRow:
     row = sql.get(UserRow, user_id, with_for_update=True, populate_existing=True)
     if row is None:
         raise UserNotFound(user_id=user_id)
+    if expected is not None:
+        expected.require(row.version)
     return row
 
 
