@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
+    HTTPConnection,
+    HTTPMessageDelegate,
     ParseBodyConfig,
     ParseMultipartConfig,
     ParseUrlEncodedConfig,
@@ -19,6 +22,7 @@ from hive.ports import Services
 from server.addresses import AddressResolver, Network
 from server.binding import BoundOperation
 from server.cors import Cors
+from server.load import Load
 from server.origins import Origins
 from server.pipeline import (
     Audits,
@@ -30,6 +34,7 @@ from server.pipeline import (
 )
 from server.rest import RestHandler
 from server.routing import Routes
+from server.shedding import Gate, Turnstile
 from server.versions import Versions
 
 MAX_HEADER_BYTES = 16 * 1024
@@ -41,6 +46,14 @@ class HiveApplication(Application):
     """An application with its REST pipeline and its bound operations within reach."""
 
     pipeline: Pipeline
+    gate: Gate
+
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        """Let every request through the gate first."""
+        serve = partial(super().start_request, server_conn, request_conn)
+        return Turnstile(self.gate, request_conn, serve)
 
 
 def make_app(
@@ -55,6 +68,7 @@ def make_app(
     trusted_proxies: Iterable[Network | str] = (),
     origins: Iterable[str] = (),
     max_body_bytes: int = 1024 * 1024,
+    load: Load | None = None,
     referee: Judges | None = None,
     **settings: Any,
 ) -> HiveApplication:
@@ -67,6 +81,7 @@ def make_app(
     addresses = AddressResolver(trusted_proxies)
     routes = Routes(operations.values())
     allowed_origins = Origins(origins, addresses)
+    load = Load() if load is None else load
     pipeline = Pipeline(
         routes=routes,
         services=services,
@@ -74,6 +89,7 @@ def make_app(
         authorization=authorization,
         signatures=signatures,
         audit=audit,
+        load=load,
         versions=Versions(bound.operation for bound in operations.values()),
         addresses=addresses,
         origins=allowed_origins,
@@ -92,6 +108,7 @@ def make_app(
         **settings,
     )
     app.pipeline = pipeline
+    app.gate = Gate(load, routes, pipeline.new_request_id)
     return app
 
 

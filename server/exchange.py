@@ -244,6 +244,7 @@ class Exchange(RequestHandler):
     def on_finish(self) -> None:
         """Count the request out and write its line in the access log."""
         self._count_out()
+        self.pipeline.load.leave(self.call)
         self.pipeline.versions.note(self.call)
         access_log.info(
             "request",

@@ -20,8 +20,9 @@ from hive.ports import Services
 from hive.raw_json import RawJson
 from server.binding import BoundOperation
 from server.contract import JSON, ContractMismatch, Operation
+from server.load import Load
 from server.logs import request_log
-from server.pipeline import Audits, Call, Permits
+from server.pipeline import Audits, Call, Permits, Throttles
 from server.problems import build_problem
 
 SERVER_FAULT = 500
@@ -58,6 +59,7 @@ class Invoker:
         *,
         authorization: Permits,
         audit: Audits,
+        load: Throttles | None = None,
         new_identifier: Callable[[str], str],
         new_call_id: Callable[[], str],
     ) -> None:
@@ -65,6 +67,7 @@ class Invoker:
         self._services = services
         self._authorization = authorization
         self._audit = audit
+        self._load = Load() if load is None else load
         self._new_identifier = new_identifier
         self._new_call_id = new_call_id
 
@@ -85,6 +88,8 @@ class Invoker:
         call.operation, call.principal = operation, principal
         with request_log(request_id):
             try:
+                self._load.admit(call)
+                self._load.seat(call)
                 acting = self._authorization.permit(operation, principal, address)
                 _refuse_signed(operation)
                 arguments = operation.check_parameters(parameters)
@@ -103,6 +108,8 @@ class Invoker:
                 await self._audit.record(call, outcome.status, outcome.code)
             except Exception as error:  # noqa: BLE001 - every condition becomes an outcome
                 outcome = _problem(operation, parameters, request_id, error)
+            finally:
+                self._load.leave(call)
         return outcome
 
 

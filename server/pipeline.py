@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado.httputil import HTTPServerRequest
 from typeid import TypeID
@@ -23,6 +23,7 @@ from server.origins import Origins
 from server.routing import Routes
 
 if TYPE_CHECKING:
+    from server.load import Place
     from server.rest import RestHandler
 
 
@@ -49,6 +50,7 @@ class Call:
     resource: str | None = None
     signed: bool = False
     headers: dict[str, str] = field(default_factory=dict)
+    place: Place | None = None
     began: float = field(default_factory=time.monotonic)
 
     def learn(self, principal: Principal | None, headers: Mapping[str, str]) -> None:
@@ -98,6 +100,22 @@ class ChecksSignatures(Protocol):
         """
 
 
+class Throttles(Protocol):
+    """Bounds what runs at once; every call that was admitted leaves."""
+
+    def admit(self, call: Call) -> None:
+        """Count the call in. Raises Overloaded."""
+
+    def seat(self, call: Call) -> None:
+        """Take a slot of its principal. Raises TooManyConcurrent."""
+
+    def park(self, call: Call, arguments: Mapping[str, Any]) -> None:
+        """Let go of the slot of a call that is going to wait. Raises TooManyConcurrent."""
+
+    def leave(self, call: Call) -> None:
+        """Give back what the call holds. Idempotent."""
+
+
 class Announces(Protocol):
     """Tells who calls a deprecated operation so."""
 
@@ -121,6 +139,19 @@ class Audits(Protocol):
         """Record the outcome, durable within a second. Raises Unavailable when there is no room."""
 
 
+class CachesAnswers(Protocol):
+    """Gives answers again that are still true (`x-cache`)."""
+
+    async def answer(
+        self,
+        operation: Operation,
+        principal: Principal | None,
+        arguments: Mapping[str, Any],
+        make: Callable[[], Awaitable[Answer]],
+    ) -> Answer:
+        """Give a kept answer, or one that is made now. Raises what `make` raises."""
+
+
 class Judges(Protocol):
     """Raises ContractViolation when an exchange does not match the contract."""
 
@@ -141,6 +172,7 @@ class Pipeline:
     authorization: Permits
     signatures: ChecksSignatures
     audit: Audits
+    load: Throttles
     versions: Announces
     addresses: AddressResolver
     origins: Origins
@@ -148,6 +180,7 @@ class Pipeline:
     max_body_bytes: int
     new_call_id: Callable[[], str]
     referee: Judges | None = None
+    cache: CachesAnswers | None = None
     new_request_id: Callable[[], str] = field(default=lambda: str(TypeID("req")))
     running: int = 0
     draining: bool = False

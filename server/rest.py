@@ -43,13 +43,16 @@ class RestHandler(Exchange):
                 bound, path = self.route()
                 operation = bound.operation
                 parts.versions.announce(self.call, path)
+                parts.load.admit(self.call)
                 principal = await self._authenticate(operation)
+                parts.load.seat(self.call)
                 principal = parts.authorization.permit(operation, principal, self.address)
                 body = self.take_body()
                 self.call.signed = await parts.signatures.check(
                     operation, principal, self.request, body
                 )
                 arguments = self._read_arguments(operation, path, body)
+                parts.load.park(self.call, arguments)
                 answer = await self._run(bound, principal, arguments)
                 answer = revalidate(operation, self.request.headers, answer)
                 self._judge(answer)

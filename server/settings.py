@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=8_388_608)
     rate_limit_enabled: bool = True
+    max_concurrent_per_principal: int = Field(64, ge=1, le=10_000)
+    max_running: int = Field(512, ge=16, le=100_000)
     contract_referee: bool = False
 
     log_format: Literal["json", "console"] = "console"

@@ -37,6 +37,7 @@ from server.key_ends import KeyEnds
 from server.key_expiry import DUTY as KEY_EXPIRY
 from server.key_expiry import KeyExpiry
 from server.keys import Keys
+from server.load import Load
 from server.outbox import DUTY as OUTBOX
 from server.outbox import OutboxRelay
 from server.peers import Peers
@@ -98,6 +99,8 @@ async def open_node(
         engine = _make_engine(settings, identity, store, hub, trail, directory.node_id())
         services = _make_services(settings, keys, identity, store, engine, interface)
         authorization = Authorization(identity.system)
+        load = Load(settings.max_running, settings.max_concurrent_per_principal)
+        stack.callback(load.stop)
         app = make_app(
             interface.operations,
             services,
@@ -113,6 +116,7 @@ async def open_node(
             trusted_proxies=settings.trusted_proxies,
             origins=settings.cors_origins,
             max_body_bytes=settings.max_body_bytes,
+            load=load,
             referee=_referee(settings),
         )
         invoker = Invoker(
@@ -120,6 +124,7 @@ async def open_node(
             services,
             authorization=authorization,
             audit=trail.audit,
+            load=load,
             new_identifier=services.identifiers.new,
             new_call_id=trail.identifiers.new,
         )
