@@ -57,10 +57,26 @@ class UriTooLong(HiveError):
 
 
 class HeadersTooLarge(HiveError):
-    """There are more header fields than the limit (431)."""
+    """There are more header fields, or bytes of them, than the limit (431)."""
 
     code = "headers-too-large"
     title = "Request header fields too large"
+
+
+class MalformedRequest(HiveError):
+    """The message is not HTTP/1 that has one meaning (400). The reason never quotes it."""
+
+    code = "malformed-request"
+    title = "Malformed request"
+    default_detail = "The message is not valid HTTP."
+
+
+class RequestTimeout(HiveError):
+    """The request did not arrive in time (408)."""
+
+    code = "request-timeout"
+    title = "Request timeout"
+    default_detail = "The request did not arrive in time."
 
 
 class MethodNotAllowed(HiveError):
@@ -101,6 +117,8 @@ _STATUSES: tuple[tuple[type[HiveError], int], ...] = (
     (ContentTooLarge, 413),
     (UriTooLong, 414),
     (HeadersTooLarge, 431),
+    (MalformedRequest, 400),
+    (RequestTimeout, 408),
     (MethodNotAllowed, 405),
     (Malformed, 400),
     (Invalid, 422),
