@@ -187,7 +187,7 @@ class SqlUsers:
         return await self._database.write(work)
 
 
-def change_user(  # noqa: PLR0913 - a transaction's own, and what the caller wants
+def change_user(
     sql: SqlSession,
     user_id: str,
     change: UserChange,
