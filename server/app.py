@@ -27,6 +27,7 @@ from server.origins import Origins
 from server.pipeline import (
     Audits,
     Authenticates,
+    CachesAnswers,
     ChecksSignatures,
     Judges,
     Permits,
@@ -70,6 +71,7 @@ def make_app(
     max_body_bytes: int = 1024 * 1024,
     load: Load | None = None,
     referee: Judges | None = None,
+    cache: CachesAnswers | None = None,
     **settings: Any,
 ) -> HiveApplication:
     """Make the application of bound operations.
@@ -97,6 +99,7 @@ def make_app(
         max_body_bytes=max_body_bytes,
         new_call_id=new_call_id,
         referee=referee,
+        cache=cache,
     )
     settings.setdefault("log_function", _log_nothing)
     app = HiveApplication(

@@ -17,6 +17,7 @@ from typing import Any
 
 from handlers.context import Context
 from hive.permissions import ADMIN_PERMISSIONS, OWNERSHIPS, PERMISSIONS
+from server.answer_rules import answer_problems
 from server.contract import Contract, Operation
 from server.deprecations import deprecation_problems
 
@@ -69,6 +70,10 @@ def bind(contract: Contract, package: str = "handlers") -> dict[str, BoundOperat
             )
             continue
         problems.extend(_signature_problems(operation, function))
+        problems.extend(
+            f"{operation.operation_id}: {problem}"
+            for problem in answer_problems(operation, function, contract.openapi)
+        )
         bound[operation.operation_id] = BoundOperation(operation, function)
     problems.extend(f"{module}.{name} is bound by no operation" for module, name in functions)
     if problems:

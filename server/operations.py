@@ -106,6 +106,16 @@ class Operation:
         return self.extensions.get("x-precondition")
 
     @property
+    def holds_secrets(self) -> bool:
+        """Whether its answers hold secrets (`x-secret`): never kept, tagged or compressed."""
+        return bool(self.extensions.get("x-secret", False))
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether its handler does not learn who asks: one kept answer is for everybody."""
+        return "vary" not in self.extensions.get("x-cache", {"vary": None})
+
+    @property
     def mutates(self) -> bool:
         """Whether it may change something: its audit record is durable before the answer."""
         return self.method not in ("GET", "HEAD")

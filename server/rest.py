@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from tornado.httputil import HTTPHeaders
@@ -81,6 +82,14 @@ class RestHandler(Exchange):
         self, bound: BoundOperation, principal: Principal | None, arguments: dict[str, Any]
     ) -> Answer:
         await self.pipeline.audit.admit(self.call)
+        operation, cache = bound.operation, self.pipeline.cache
+        seen = None if operation.is_blind else principal
+        make = partial(self._make, bound, seen, arguments)
+        return await (cache.answer(operation, seen, arguments, make) if cache else make())
+
+    async def _make(
+        self, bound: BoundOperation, principal: Principal | None, arguments: dict[str, Any]
+    ) -> Answer:
         result = await bound.call(self._context(principal), arguments)
         reply = result if isinstance(result, Reply) else Reply(result)
         self.call.learn(reply.principal, reply.headers)
