@@ -35,6 +35,7 @@ from server.closing import CloseCode, ErrorCode
 from server.contract import Contract, ContractMismatch
 from server.json_body import MalformedJson
 from server.liveness import LINK_LIMITS, PeerLimits
+from server.load import AGENT_FACTOR, Overloaded, TooManyConcurrent
 from server.parameters import parse_query
 from server.password_policy import WeakPassword
 from server.problems import ContentTooLarge, HeadersTooLarge, UriTooLong, status_of_kind
@@ -78,6 +79,7 @@ def limit_page(contract: Contract, stores: StoreTimes) -> str:
 
 def _rest(openapi: Any) -> Iterator[Limit]:
     yield from _transport()
+    yield from _load()
     yield from _contract(openapi)
     yield Limit("control requests that an agent has not taken", str(CONTROLS_KEPT), Conflict)
     yield from _identity(openapi)
@@ -105,6 +107,24 @@ def _transport() -> Iterator[Limit]:
         f"depth {json_body.MAX_DEPTH}, {json_body.MAX_STRUCTURE:,} arrays, objects and members, "
         "integers of 64 bits, finite numbers, unique keys, valid Unicode",
         MalformedJson,
+    )
+
+
+def _load() -> Iterator[Limit]:
+    """What a node takes on at once."""
+    fields = Settings.model_fields
+    each = fields["max_concurrent_per_principal"].default
+    yield Limit(
+        "requests of one principal at once, and as many that wait for a lease, on a node",
+        f"`AGENTZERO_MAX_CONCURRENT_PER_PRINCIPAL`, {each}; of an agent {each * AGENT_FACTOR}",
+        TooManyConcurrent,
+        "with `Retry-After`",
+    )
+    yield Limit(
+        "requests at once on a node",
+        f"what it can do, `AGENTZERO_MAX_RUNNING`, {fields['max_running'].default}, at most",
+        Overloaded,
+        "with `Retry-After`; [who is refused first](overload.md)",
     )
 
 

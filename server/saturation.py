@@ -4,7 +4,7 @@ A node runs on one event loop, so its queue is the loop's: whatever becomes read
 everything that was ready before. That wait is measured beside the requests. A delay that stands (it
 never falls below the target during a whole interval, as in RFC 8289) lowers the limit in proportion
 (a gradient, as in Netflix's concurrency-limits); without one the limit rises again. See
-docs/adr/0019-load-shedding.md.
+docs/adr/0015-load-shedding.md.
 """
 
 from __future__ import annotations
