@@ -55,7 +55,7 @@ setup(
     packages=find_packages(
         include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")],
     ),
-    package_data={"": ["py.typed"]},
+    package_data={"": ["py.typed"], "storage.redis": ["*.lua"]},
     cmdclass={"build_py": BuildWithResources},
     entry_points={"console_scripts": ["agentzero = server.cli:main"]},
     install_requires=[

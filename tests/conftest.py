@@ -13,7 +13,7 @@ import pytest
 import structlog
 from pymongo import MongoClient
 
-from tests.servers import running_mongod
+from tests.servers import running_mongod, running_redis
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,6 +55,13 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A single-node replica set that only this run knows."""
     with running_mongod(tmp_path_factory.mktemp("mongod")) as uri:
         yield uri
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis that only this run knows; what tests keep there has keys of their own."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis.url
 
 
 @pytest.fixture(scope="session")

