@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
 from hashlib import blake2b
 from http import HTTPStatus
 from typing import Any, Final
@@ -142,11 +141,15 @@ def _write(answer: Answer, stamp: Stamp) -> bytes:
 
 def _read(encoded: bytes, moment: Moment, age: float) -> Answer | None:
     head, _, body = encoded.partition(b"\n")
-    node, tail, commits, headers, content_type = orjson.loads(head)
+    try:
+        node, tail, commits, headers, content_type = orjson.loads(head)
+    except ValueError:
+        # Nobody but this class writes here, but the store is another process.
+        return None
     if not moment.admits(Stamp(node, tail, commits)):
         return None
-    answer = Answer(HTTPStatus.OK, headers, body, content_type)
-    return replace(answer, headers={**headers, "Age": str(max(0, int(age)))})
+    aged = {**headers, "Age": str(max(0, int(age)))}
+    return Answer(HTTPStatus.OK.value, aged, body, content_type)
 
 
 __all__ = ["ResponseCache"]

@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     max_concurrent_per_principal: int = Field(64, ge=1, le=10_000)
     max_running: int = Field(512, ge=16, le=100_000)
     contract_referee: bool = False
+    response_cache: Literal["off", "memory", "redis"] = "memory"
 
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -125,7 +126,7 @@ class Settings(BaseSettings):
                 raise ValueError(message)
         return value
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "response_cache", mode="before")
     @classmethod
     def _fold_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -139,6 +140,14 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         return _with_scheme(value, "redis", "rediss", "unix")
+
+    @field_validator("response_cache")
+    @classmethod
+    def _check_response_cache(cls, value: str, info: ValidationInfo) -> str:
+        if value == "redis" and not info.data.get("redis_url", SecretStr("")).get_secret_value():
+            message = f"redis needs {PREFIX}REDIS_URL"
+            raise ValueError(message)
+        return value
 
     @field_validator("sql_url")
     @classmethod

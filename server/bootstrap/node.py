@@ -23,7 +23,8 @@ from server.authorization import Authorization
 from server.binding import BoundOperation, bind
 from server.bootstrap.identities import Identity, derive_keys, open_identity
 from server.bootstrap.parts import Part, start
-from server.bootstrap.stores import Store, open_store
+from server.bootstrap.response_cache import open_response_cache
+from server.bootstrap.stores import Store, open_redis, open_store
 from server.contract import Contract
 from server.cursors import SignedCursors
 from server.data_directory import DataDirectory
@@ -92,6 +93,7 @@ async def open_node(
         keys = derive_keys(settings, directory)
         identity = await open_identity(stack, settings, directory, keys)
         store = await open_store(stack, settings, mongodb_uri)
+        redis = open_redis(stack, settings)
         trail = _make_trail(settings, keys, identity, store, interface, directory.node_id())
         await trail.open()
         stack.push_async_callback(trail.close)
@@ -118,6 +120,7 @@ async def open_node(
             max_body_bytes=settings.max_body_bytes,
             load=load,
             referee=_referee(settings),
+            cache=open_response_cache(settings, keys, interface.contract, store, hub, redis),
         )
         invoker = Invoker(
             interface.operations,

@@ -27,9 +27,11 @@ class RedisResponses:
         name = self._prefix + key
 
         async def read(client: Redis) -> list[object]:
-            # Both in one transaction: between the two the entry could be replaced.
-            found: list[object] = await client.pipeline().get(name).pttl(name).execute()
-            return found
+            # A transaction: between the two the entry could be replaced.
+            async with client.pipeline() as asked:
+                asked.get(name)
+                asked.pttl(name)
+                return await asked.execute()
 
         try:
             encoded, milliseconds = await self._redis.run(read)
