@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from server import cli_audit, cli_keys, cli_system, cli_users
+from server import cli_audit, cli_contract, cli_keys, cli_system, cli_users
 from server.cli_exits import INTERRUPTED, read_settings, refuse
 from server.data_directory import DataDirectoryError
 from server.embedded import EmbeddedMongoError
@@ -33,6 +33,7 @@ app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_audit.app, name="audit")
 app.add_typer(cli_users.app, name="user")
 app.add_typer(cli_system.app, name="system")
+app.add_typer(cli_contract.app, name="contract")
 
 
 def main() -> None:
