@@ -72,6 +72,10 @@ bench: setup ## Measurements.
 	$(call RUN_MARKED,bench)
 	$(BIN)/python -m benchmarks.login
 
+.PHONY: release-contract
+release-contract: setup ## Keep a copy of the contracts as released (REPLACE=1: again).
+	$(BIN)/agentzero contract release contracts/released $(if $(REPLACE),--replace)
+
 .PHONY: clean
 clean: ## Remove what was built and cached; data directories stay.
 	rm -rf .venv build dist *.egg-info clients/python/*.egg-info \
