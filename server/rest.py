@@ -46,6 +46,7 @@ class RestHandler(Exchange):
                 parts.versions.announce(self.call, path)
                 parts.load.admit(self.call)
                 principal = await self._authenticate(operation)
+                await parts.limits.charge(self.call)
                 parts.load.seat(self.call)
                 principal = parts.authorization.permit(operation, principal, self.address)
                 body = self.take_body()
@@ -58,7 +59,7 @@ class RestHandler(Exchange):
                 answer = revalidate(operation, self.request.headers, answer)
                 self._judge(answer)
             except Exception as error:  # noqa: BLE001 - here exceptions become answers
-                answer = self.refuse(error)
+                answer = self.refuse(await parts.limits.charge_failure(self.call, error))
             self.send(await self.recorded(answer))
 
     get = put = post = delete = patch = head = serve
