@@ -11,6 +11,7 @@ from tornado.web import stream_request_body
 
 from handlers.context import Context, Reply
 from hive.errors import InvalidToken, OriginNotAllowed, Unauthenticated
+from hive.idempotency import Chosen
 from hive.permissions import Principal
 from server.answers import Answer, make_answer
 from server.binding import BoundOperation
@@ -18,6 +19,7 @@ from server.conditional import revalidate, tag_answer
 from server.contract import JSON, ContractMismatch, Operation
 from server.cookies import read_cookie
 from server.exchange import Exchange
+from server.load import Overloaded
 from server.logs import request_log
 from server.parameters import parse_query
 from server.problems import UnsupportedMediaType
@@ -58,6 +60,14 @@ class RestHandler(Exchange):
                 answer = await self._run(bound, principal, arguments)
                 answer = revalidate(operation, self.request.headers, answer)
                 self._judge(answer)
+                if parts.compression is not None:
+                    answer = await parts.compression.compress(
+                        operation, self.request.headers, answer
+                    )
+            except Overloaded as error:
+                # Nobody was asked who they are: there is nothing to record (docs/overload.md).
+                self.send(self.refuse(error))
+                return
             except Exception as error:  # noqa: BLE001 - here exceptions become answers
                 answer = self.refuse(await parts.limits.charge_failure(self.call, error))
             self.send(await self.recorded(answer))
@@ -86,17 +96,24 @@ class RestHandler(Exchange):
         operation, cache = bound.operation, self.pipeline.cache
         seen = None if operation.is_blind else principal
         make = partial(self._make, bound, seen, arguments)
+        once = self.pipeline.idempotency
+        if once is not None and principal is not None and operation.is_idempotent:
+            return await once.answer(self, operation, principal, make)
         return await (cache.answer(operation, seen, arguments, make) if cache else make())
 
     async def _make(
-        self, bound: BoundOperation, principal: Principal | None, arguments: dict[str, Any]
+        self,
+        bound: BoundOperation,
+        principal: Principal | None,
+        arguments: dict[str, Any],
+        chosen: Chosen | None = None,
     ) -> Answer:
-        result = await bound.call(self._context(principal), arguments)
+        result = await bound.call(self._context(principal, chosen), arguments)
         reply = result if isinstance(result, Reply) else Reply(result)
         self.call.learn(reply.principal, reply.headers)
         return tag_answer(bound.operation, reply, make_answer(bound.operation, reply))
 
-    def _context(self, principal: Principal | None) -> Context:
+    def _context(self, principal: Principal | None, chosen: Chosen | None) -> Context:
         return Context(
             principal,
             self.request_id,
@@ -104,6 +121,7 @@ class RestHandler(Exchange):
             self.pipeline.services,
             self.call.call_id,
             signed=self.call.signed,
+            chosen=chosen,
             from_own_page=self.pipeline.origins.admit_cookie(self.request),
         )
 

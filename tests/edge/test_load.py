@@ -29,7 +29,7 @@ INTERFACE = bind_interface()
 OPERATIONS = INTERFACE.contract.operations
 MOST = 16
 SLOTS = 3
-LISTING = "/api/v1/hive/status"
+LISTING = "/api/v1/auth/sessions"
 ENDING = "/api/v1/leases/lse_1/release"
 CLAIMING = "/api/v1/agents/agt_1/leases"
 
