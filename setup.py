@@ -61,6 +61,8 @@ setup(
     install_requires=[
         "alembic>=1.20",
         "argon2-cffi>=25.1",
+        "backports.zstd>=1.8; python_version < '3.14'",
+        "brotli>=1.2",
         "cryptography>=50",
         "http-message-signatures>=3,<4",
         "http-sf>=1.5,<2",

@@ -29,6 +29,7 @@ from server.pipeline import (
     Authenticates,
     CachesAnswers,
     ChecksSignatures,
+    Compresses,
     Judges,
     Permits,
     Pipeline,
@@ -72,6 +73,7 @@ def make_app(
     load: Load | None = None,
     referee: Judges | None = None,
     cache: CachesAnswers | None = None,
+    compression: Compresses | None = None,
     **settings: Any,
 ) -> HiveApplication:
     """Make the application of bound operations.
@@ -100,6 +102,7 @@ def make_app(
         new_call_id=new_call_id,
         referee=referee,
         cache=cache,
+        compression=compression,
     )
     settings.setdefault("log_function", _log_nothing)
     app = HiveApplication(

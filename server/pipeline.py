@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from typeid import TypeID
 
 from hive.permissions import Principal
@@ -152,6 +152,15 @@ class CachesAnswers(Protocol):
         """Give a kept answer, or one that is made now. Raises what `make` raises."""
 
 
+class Compresses(Protocol):
+    """Sends answers in the content coding that the client likes best."""
+
+    async def compress(
+        self, operation: Operation, headers: HTTPHeaders, answer: Answer, /
+    ) -> Answer:
+        """Give the answer as it is to be sent; secrets as they are."""
+
+
 class Judges(Protocol):
     """Raises ContractViolation when an exchange does not match the contract."""
 
@@ -181,6 +190,7 @@ class Pipeline:
     new_call_id: Callable[[], str]
     referee: Judges | None = None
     cache: CachesAnswers | None = None
+    compression: Compresses | None = None
     new_request_id: Callable[[], str] = field(default=lambda: str(TypeID("req")))
     running: int = 0
     draining: bool = False

@@ -25,6 +25,7 @@ from server.bootstrap.identities import Identity, derive_keys, open_identity
 from server.bootstrap.parts import Part, start
 from server.bootstrap.response_cache import open_response_cache
 from server.bootstrap.stores import Store, open_redis, open_store
+from server.compression import Compression
 from server.contract import Contract
 from server.cursors import SignedCursors
 from server.data_directory import DataDirectory
@@ -103,6 +104,8 @@ async def open_node(
         authorization = Authorization(identity.system)
         load = Load(settings.max_running, settings.max_concurrent_per_principal)
         stack.callback(load.stop)
+        compression = Compression()
+        stack.callback(compression.close)
         app = make_app(
             interface.operations,
             services,
@@ -120,6 +123,7 @@ async def open_node(
             max_body_bytes=settings.max_body_bytes,
             load=load,
             referee=_referee(settings),
+            compression=compression,
             cache=open_response_cache(settings, keys, interface.contract, store, hub, redis),
         )
         invoker = Invoker(
