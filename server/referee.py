@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -20,6 +20,7 @@ from openapi_core.datatypes import RequestParameters
 from openapi_core.exceptions import OpenAPIError
 from openapi_core.templating.paths.exceptions import PathError
 from openapi_core.templating.responses.exceptions import ResponseNotFound
+from openapi_core.validation.response import V30ResponseHeadersValidator as HeadersOnly
 from werkzeug.datastructures import Headers, ImmutableMultiDict
 
 from server.answers import Answer
@@ -32,7 +33,7 @@ EDGE_STATUSES = frozenset({307, 405, 413, 414, 431})
 _NAME = "openapi.yaml"
 YAML = "application/yaml"
 JSON_LINES = "application/x-ndjson"
-_OK = range(200, 300)
+_OK = frozenset({*range(200, 300), 304})
 
 
 @dataclass(slots=True)
@@ -97,6 +98,10 @@ class Referee:
             },
         )
         self._openapi = OpenAPI.from_dict(document, config=config)
+        # What answers HEAD has the headers of GET and no body.
+        self._headers = OpenAPI(
+            self._openapi.spec, config=replace(config, response_validator_cls=HeadersOnly)
+        )
         self._problem = Documents({_NAME: (b"", document)}).compile(
             _NAME, ("components", "schemas", "Problem")
         )
@@ -106,8 +111,11 @@ class Referee:
 
         An answer of success to a request that is not valid is a violation, too.
         """
+        openapi = self._openapi
+        if request.method == "head":
+            request, openapi = replace(request, method="get"), self._headers
         try:
-            self._openapi.validate_response(request, response)
+            openapi.validate_response(request, response)
             if response.status_code in _OK:
                 self._openapi.validate_request(request)
         except (PathError, ResponseNotFound) as error:
@@ -148,6 +156,8 @@ class Referee:
     def _edge_problems(self, response: JudgedResponse) -> list[str]:
         if response.status_code == 307:  # noqa: PLR2004
             return [] if "Location" in response.headers else ["a redirect without Location"]
+        if not response.data and response.headers.get("Content-Length", "0") != "0":
+            return []  # The answer to HEAD has the problem's headers only.
         if response.status_code == 405 and "Allow" not in response.headers:  # noqa: PLR2004
             return ["405 without Allow"]
         if response.content_type != PROBLEM_JSON:

@@ -15,7 +15,7 @@ from hive.permissions import Role
 from server.contract import Contract, Operation
 from server.resources import openapi_path
 from tests.api.running import PASSWORD, Agent, Api, RunningNode, found
-from tests.contract.hostile import example_body
+from tests.contract.hostile import ANY_VERSION, example_body
 
 CONTRACT = Contract.load(openapi_path())
 OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values()]
@@ -84,4 +84,5 @@ async def send_example(
 ) -> httpx.Response:
     """The example request of the contract, on the target."""
     body = {} if operation.body is None else {"json": example_body(operation)}
-    return await api.request(operation.method, target, **{**body, **options})
+    headers = {**ANY_VERSION, **options.pop("headers", {})}
+    return await api.request(operation.method, target, headers=headers, **{**body, **options})

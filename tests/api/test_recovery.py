@@ -138,7 +138,9 @@ async def test_lone_admin_gets_in_again(tmp_path: Path, mongodb_uri: str) -> Non
     async with running_node(tmp_path, mongodb_uri) as node:
         admin = await node.log_in("admin")
         wanted = {"signing_required": False}
-        problem = await admin.refused(401, "PATCH", SETTINGS, json=wanted)
+        problem = await admin.refused(
+            401, "PATCH", SETTINGS, headers={"If-Match": "*"}, json=wanted
+        )
         assert problem["code"] == "signature-required"
         answer = await request(admin, "PATCH", SETTINGS, wanted, key=lost)
         assert (answer.status_code, answer.json()["code"]) == (401, "signature-invalid")

@@ -34,6 +34,7 @@ from tests.servers import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SETTINGS = "/api/v1/system/settings"
+ANY_VERSION = {"If-Match": "*"}
 LOOPBACK = ["127.0.0.0/8", "::1/128"]
 ELSEWHERE = ["192.0.2.0/24"]
 ACTOR = Actor("usr_1")
@@ -43,7 +44,7 @@ ACTOR = Actor("usr_1")
 async def put_back(admin: Api) -> AsyncIterator[None]:
     """Everywhere again after the test."""
     yield
-    await admin.ok("PATCH", SETTINGS, json={"admin_allowlist": []})
+    await admin.ok("PATCH", SETTINGS, headers=ANY_VERSION, json={"admin_allowlist": []})
 
 
 async def test_at_first_nothing_is_set(admin: Api) -> None:
@@ -57,7 +58,9 @@ async def test_change_is_versioned_and_told(admin: Api) -> None:
     """The version grows by one, the event of the change names it and who made it."""
     before = await admin.ok("GET", SETTINGS)
     me = (await admin.ok("GET", "/api/v1/auth/me"))["principal_id"]
-    changed = await admin.ok("PATCH", SETTINGS, json={"admin_allowlist": LOOPBACK})
+    changed = await admin.ok(
+        "PATCH", SETTINGS, headers=ANY_VERSION, json={"admin_allowlist": LOOPBACK}
+    )
     assert changed["admin_allowlist"] == LOOPBACK
     assert changed["version"] == before["version"] + 1
     assert changed["updated_by"] == me
@@ -76,8 +79,12 @@ async def test_change_is_versioned_and_told(admin: Api) -> None:
 @pytest.mark.usefixtures("put_back")
 async def test_what_changes_nothing_is_no_version(admin: Api) -> None:
     """Saying the same again is answered and not recorded."""
-    first = await admin.ok("PATCH", SETTINGS, json={"admin_allowlist": LOOPBACK})
-    again = await admin.ok("PATCH", SETTINGS, json={"admin_allowlist": LOOPBACK})
+    first = await admin.ok(
+        "PATCH", SETTINGS, headers=ANY_VERSION, json={"admin_allowlist": LOOPBACK}
+    )
+    again = await admin.ok(
+        "PATCH", SETTINGS, headers=ANY_VERSION, json={"admin_allowlist": LOOPBACK}
+    )
     assert first == again
 
 
@@ -85,7 +92,9 @@ async def test_what_changes_nothing_is_no_version(admin: Api) -> None:
 async def test_networks_get_their_canonical_form(admin: Api) -> None:
     """Addresses become networks, IPv4 in IPv6 becomes IPv4, each stands once."""
     given = ["127.0.0.1", "::ffff:127.0.0.0/104", "127.0.0.0/8", "2001:DB8:0::/32"]
-    changed = await admin.ok("PATCH", SETTINGS, json={"admin_allowlist": given})
+    changed = await admin.ok(
+        "PATCH", SETTINGS, headers=ANY_VERSION, json={"admin_allowlist": given}
+    )
     assert changed["admin_allowlist"] == ["127.0.0.1/32", "127.0.0.0/8", "2001:db8::/32"]
 
 
@@ -93,7 +102,7 @@ async def test_networks_get_their_canonical_form(admin: Api) -> None:
 async def test_network_that_is_none_is_refused_by_its_place(admin: Api, text: str) -> None:
     """422 with a pointer; host bits are refused, because they may mean one or millions."""
     body = {"admin_allowlist": ["127.0.0.0/8", text]}
-    problem = await admin.refused(422, "PATCH", SETTINGS, json=body)
+    problem = await admin.refused(422, "PATCH", SETTINGS, headers=ANY_VERSION, json=body)
     assert problem["code"] == "invalid-network"
     assert problem["errors"][0]["pointer"] == "/admin_allowlist/1"
 
@@ -101,7 +110,9 @@ async def test_network_that_is_none_is_refused_by_its_place(admin: Api, text: st
 @pytest.mark.parametrize("text", ["fe80::1%eth0", "127.0.0.1%1", "localhost", "127.0.0.0/08x"])
 async def test_text_that_can_be_no_network_is_refused(admin: Api, text: str) -> None:
     """The contract has no zones and no names."""
-    await admin.refused(400, "PATCH", SETTINGS, json={"admin_allowlist": [text]})
+    await admin.refused(
+        400, "PATCH", SETTINGS, headers=ANY_VERSION, json={"admin_allowlist": [text]}
+    )
 
 
 async def test_nobody_locks_himself_out(admin: Api) -> None:
@@ -113,7 +124,7 @@ async def test_nobody_locks_himself_out(admin: Api) -> None:
         {"signing_required": True},
         {"admin_allowlist": LOOPBACK, "signing_required": True},
     ):
-        problem = await admin.refused(409, "PATCH", SETTINGS, json=body)
+        problem = await admin.refused(409, "PATCH", SETTINGS, headers=ANY_VERSION, json=body)
         assert problem["code"] == "would-lock-out"
     assert before == await admin.ok("GET", SETTINGS)
 
@@ -126,12 +137,16 @@ async def test_who_signs_may_demand_signatures(tmp_path: Path, mongodb_uri: str)
         answer = await request(admin, "PATCH", SETTINGS, {"signing_required": True}, key=key)
         assert answer.status_code == 200, answer.text
         assert answer.json()["signing_required"]
-        await admin.refused(401, "PATCH", SETTINGS, json={"signing_required": False})
+        await admin.refused(
+            401, "PATCH", SETTINGS, headers=ANY_VERSION, json={"signing_required": False}
+        )
         other = await _other_admin(node)
-        await other.refused(401, "PATCH", SETTINGS, json={"signing_required": False})
+        await other.refused(
+            401, "PATCH", SETTINGS, headers=ANY_VERSION, json={"signing_required": False}
+        )
         answer = await request(admin, "PATCH", SETTINGS, {"signing_required": False}, key=key)
         assert not answer.json()["signing_required"]
-        await other.ok("PATCH", SETTINGS, json={"signing_required": False})
+        await other.ok("PATCH", SETTINGS, headers=ANY_VERSION, json={"signing_required": False})
 
 
 async def _other_admin(node: RunningNode) -> Api:
@@ -143,7 +158,7 @@ async def test_settings_are_for_admins(user: Api, viewer: Api, anonymous: Api) -
     """Others neither see nor change them."""
     for api in (user, viewer):
         await api.refused(403, "GET", SETTINGS)
-        await api.refused(403, "PATCH", SETTINGS, json={"admin_allowlist": []})
+        await api.refused(403, "PATCH", SETTINGS, headers=ANY_VERSION, json={"admin_allowlist": []})
     await anonymous.refused(401, "GET", SETTINGS)
 
 
@@ -156,10 +171,12 @@ async def test_environment_wins(tmp_path: Path, mongodb_uri: str) -> None:
         assert settings["admin_allowlist"] == list(fixed)
         for networks in ([], LOOPBACK):
             problem = await admin.refused(
-                409, "PATCH", SETTINGS, json={"admin_allowlist": networks}
+                409, "PATCH", SETTINGS, headers=ANY_VERSION, json={"admin_allowlist": networks}
             )
             assert problem["code"] == "fixed-by-environment"
-        assert (await admin.ok("PATCH", SETTINGS, json={"signing_required": False})) == settings
+        assert (
+            await admin.ok("PATCH", SETTINGS, headers=ANY_VERSION, json={"signing_required": False})
+        ) == settings
 
 
 async def test_environment_lets_back_in(tmp_path: Path, mongodb_uri: str) -> None:

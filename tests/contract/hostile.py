@@ -38,6 +38,8 @@ HOSTILE_KEYS: tuple[str, ...] = (
     "$x", "$where", "a.b", "", "\0", "__proto__", "_id", "a\r\nb", "\u2028",
     ".".join(["a"] * 256),
 )  # fmt: skip
+ANY_VERSION: Mapping[str, str] = {"If-Match": "*"}
+"""Meets the precondition that some changes have."""
 Slot = tuple[str | int, ...]
 REFUSED = frozenset({400, 422})
 
@@ -55,11 +57,13 @@ class Attack:
 
     async def send(self, client: httpx.AsyncClient) -> httpx.Response:
         """Send it; fail unless it is withstood, without delay and as a problem."""
-        headers = {"Content-Type": JSON, **self.headers} if self.body is not None else self.headers
+        headers = {**ANY_VERSION, **self.headers}
+        if self.body is not None:
+            headers.setdefault("Content-Type", JSON)
         # As the target is: httpx would tidy a URL up before it sends it.
         extensions = {"target": self.target.encode("ascii")}
         answer = await client.request(
-            self.method, "/", content=self.body, headers=dict(headers), extensions=extensions
+            self.method, "/", content=self.body, headers=headers, extensions=extensions
         )
         assert answer.status_code in self.withstood, f"{self.name}: {answer.status_code}"
         if answer.status_code >= 400:
@@ -167,7 +171,8 @@ def path_attacks(operation: Operation) -> Iterator[Attack]:
             f"{operation.operation_id} {name}",
             operation.method,
             target,
-            frozenset({401, 404}),
+            # What begins with no slash is no target of HTTP at all.
+            frozenset({401, 404} if target.startswith("/") else {400}),
             body,
         )
 
@@ -175,7 +180,7 @@ def path_attacks(operation: Operation) -> Iterator[Attack]:
 def method_attacks(contract: Contract, operation: Operation) -> Iterator[Attack]:
     """Other methods on the path, and headers that ask for another method."""
     path = path_of(operation)
-    declared = {one.method for one in contract.operations.values() if one.path == operation.path}
+    declared = methods_of(contract, operation)
     for method in (
         "HEAD",
         "OPTIONS",
@@ -194,6 +199,12 @@ def method_attacks(contract: Contract, operation: Operation) -> Iterator[Attack]
         yield Attack(
             f"{header} {path}", "TRACE", path, frozenset({405}), headers={header: operation.method}
         )
+
+
+def methods_of(contract: Contract, operation: Operation) -> set[str]:
+    """Those of the operation's path: where GET is, there is HEAD."""
+    declared = {one.method for one in contract.operations.values() if one.path == operation.path}
+    return declared | ({"HEAD"} if "GET" in declared else set())
 
 
 def size_attacks(operation: Operation, *, max_body_bytes: int) -> Iterator[Attack]:

@@ -178,17 +178,20 @@ async def test_the_url_has_a_limit(wire: Wire, length: int, status: int) -> None
 
 @pytest.mark.parametrize(("fields", "status"), [(99, 200), (100, 431)])
 async def test_header_fields_have_a_limit(wire: Wire, fields: int, status: int) -> None:
-    """100, Host included, however they are named."""
+    """100, Host included, however they are named; one more ends the connection."""
     await wire.send("GET /open HTTP/1.1", *["X-A: 1"] * fields)
     answer = await wire.receive()
     assert answer is not None
     assert answer.status == status
-    assert await _lives(wire)
+    assert await (_lives(wire) if status == 200 else wire.is_closed())
 
 
-async def test_more_than_16_kib_of_headers_close_the_connection(wire: Wire) -> None:
-    """The documented close: there is no request yet that could be answered."""
+async def test_more_than_16_kib_of_headers_are_431(wire: Wire) -> None:
+    """Nothing of them is looked at."""
     await wire.send("GET /open HTTP/1.1", "X-A: " + "a" * 17_000)
+    answer = await wire.receive()
+    assert answer is not None
+    assert (answer.status, answer.problem["code"]) == (431, "headers-too-large")
     assert await wire.is_closed()
 
 
@@ -249,14 +252,15 @@ async def test_ambiguous_framing_ends_the_connection(wire: Wire, framing: list[s
         body=b"5\r\n     \r\n0\r\n\r\nGET /open HTTP/1.1\r\nHost: a\r\n\r\n",
     )
     answer = await wire.receive()
-    assert answer is None or answer.status == 400
+    assert answer is not None
+    assert (answer.status, answer.problem["code"]) == (400, "malformed-request")
     assert await wire.is_closed()
 
 
 @pytest.mark.parametrize(
     "target",
     ["/open%00", "/open\x80", "/things/%ff", "/things/%c0%ae", "/things/a%2fb", "/things/%2e%2e",
-     "/things/a%5cb", "/things/%0d%0aX:%201", "/things/%zz", "*", "x", "http://b/nope", "//open"],
+     "/things/a%5cb", "/things/%0d%0aX:%201", "/things/%zz", "http://b/nope", "//open"],
 )  # fmt: skip
 async def test_an_odd_target_is_not_found(wire: Wire, target: str) -> None:
     """404, and the connection lives on."""
@@ -285,15 +289,16 @@ async def test_an_unknown_method_is_405_with_allow(wire: Wire, method: str) -> N
     answer = await wire.receive()
     assert answer is not None
     assert answer.status == 405
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == "GET, HEAD"
 
 
 async def test_head_has_no_body(wire: Wire) -> None:
     """The next request on the connection is answered where it should be."""
-    await wire.send_bytes(b"HEAD /things HTTP/1.1\r\nHost: a\r\n\r\n")
-    head = await asyncio.wait_for(wire._reader.readuntil(b"\r\n\r\n"), 10)
-    assert head.startswith(b"HTTP/1.1 405 ")
-    assert await _lives(wire)
+    for path, status in (("/things", 401), ("/open", 200)):
+        await wire.send_bytes(f"HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        head = await asyncio.wait_for(wire._reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.startswith(f"HTTP/1.1 {status} ".encode())
+        assert await _lives(wire)
 
 
 async def test_pipelined_requests_are_answered_in_order(wire: Wire) -> None:

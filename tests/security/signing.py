@@ -166,6 +166,7 @@ async def request(
     """Send with the client's credential, signed when there is a key."""
     content = b"" if body is None else httpx.Request("POST", "http://x", json=body).content
     draft = Draft(method, target, urlsplit(str(api.base_url)).netloc, body=content)
+    draft = draft.having(if_match="*")
     if key is not None:
         draft = sign(draft, key)
     assert api.credential is not None
