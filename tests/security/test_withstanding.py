@@ -210,7 +210,7 @@ async def test_other_spellings_of_a_path_are_nothing(
 async def test_other_methods_are_405_with_allow(
     admin: Api, existing: Existing, operation: Operation
 ) -> None:
-    """TRACE and the rest, and HEAD where there is no GET; a header can't make another method of them."""
+    """TRACE and the rest, HEAD where there is no GET; a header makes no other method of them."""
     declared = methods_of(CONTRACT, operation)
     for attack in on(existing, operation, method_attacks(CONTRACT, operation)):
         answer = await attack.send(admin)
