@@ -165,8 +165,8 @@ class LocalRateLimiter(RateLimiter, Protocol):
         """What `decide` would say now, without taking anything."""
         ...
 
-    def take(self, charges: Sequence[Charge]) -> None:
-        """Take the charges, whether they fit or not: somebody else decided."""
+    def take(self, charges: Sequence[Charge], at_us: int) -> None:
+        """Take the charges as of then, whether they fit or not: somebody else decided."""
         ...
 
     def decide_now(self, charges: Sequence[Charge]) -> Verdict:

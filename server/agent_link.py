@@ -313,6 +313,7 @@ class AgentLink(Peer):
             self.address,
             parameters={"lease_id": task.lease.lease_id},
             body={"fence": task.lease.fence, "reason": "the link closed"},
+            is_charged=False,
         )
         if not outcome.is_success:
             # It comes back by itself when it expires.

@@ -28,12 +28,14 @@ from server.pipeline import (
     Audits,
     Authenticates,
     CachesAnswers,
+    Charges,
     ChecksSignatures,
     Compresses,
     Judges,
     Permits,
     Pipeline,
 )
+from server.rate_limits import Unlimited
 from server.rest import RestHandler
 from server.routing import Routes
 from server.shedding import Gate, Turnstile
@@ -74,6 +76,7 @@ def make_app(
     referee: Judges | None = None,
     cache: CachesAnswers | None = None,
     compression: Compresses | None = None,
+    limits: Charges | None = None,
     **settings: Any,
 ) -> HiveApplication:
     """Make the application of bound operations.
@@ -94,6 +97,7 @@ def make_app(
         signatures=signatures,
         audit=audit,
         load=load,
+        limits=Unlimited() if limits is None else limits,
         versions=Versions(bound.operation for bound in operations.values()),
         addresses=addresses,
         origins=allowed_origins,

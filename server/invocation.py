@@ -22,8 +22,9 @@ from server.binding import BoundOperation
 from server.contract import JSON, ContractMismatch, Operation
 from server.load import Load
 from server.logs import request_log
-from server.pipeline import Audits, Call, Permits, Throttles
+from server.pipeline import Audits, Call, Charges, Permits, Throttles
 from server.problems import build_problem
+from server.rate_limits import Unlimited
 
 SERVER_FAULT = 500
 
@@ -59,6 +60,7 @@ class Invoker:
         *,
         authorization: Permits,
         audit: Audits,
+        limits: Charges | None = None,
         load: Throttles | None = None,
         new_identifier: Callable[[str], str],
         new_call_id: Callable[[], str],
@@ -67,6 +69,7 @@ class Invoker:
         self._services = services
         self._authorization = authorization
         self._audit = audit
+        self._limits = Unlimited() if limits is None else limits
         self._load = Load() if load is None else load
         self._new_identifier = new_identifier
         self._new_call_id = new_call_id
@@ -79,8 +82,12 @@ class Invoker:
         *,
         parameters: Mapping[str, Any],
         body: Any = None,
+        is_charged: bool = True,
     ) -> Outcome:
-        """Run the operation; never raises. `body` is decoded, its raw members are RawJson."""
+        """Run the operation; never raises. `body` is decoded, its raw members are RawJson.
+
+        What the server does for a principal, unasked, is not charged.
+        """
         bound = self._operations[operation_id]
         operation = bound.operation
         request_id = self._new_identifier("req")
@@ -89,6 +96,8 @@ class Invoker:
         with request_log(request_id):
             try:
                 self._load.admit(call)
+                if is_charged:
+                    await self._limits.charge(call)
                 self._load.seat(call)
                 acting = self._authorization.permit(operation, principal, address)
                 _refuse_signed(operation)

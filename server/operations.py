@@ -86,6 +86,11 @@ class Operation:
         return self.extensions.get("x-ownership")
 
     @property
+    def rate_class(self) -> str:
+        """One of `hive.rate_limits.CLASSES`; binding makes sure of it."""
+        return str(self.extensions.get("x-rate-limit"))
+
+    @property
     def signed(self) -> bool:
         """Whether it takes a signature (RFC 9421) of whoever has signing on."""
         return bool(self.extensions.get("x-signed", False))

@@ -50,6 +50,7 @@ class Call:
     resource: str | None = None
     signed: bool = False
     headers: dict[str, str] = field(default_factory=dict)
+    charged: bool = False
     place: Place | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -114,6 +115,16 @@ class Throttles(Protocol):
 
     def leave(self, call: Call) -> None:
         """Give back what the call holds. Idempotent."""
+
+
+class Charges(Protocol):
+    """Says how often a principal and an address may call (`x-rate-limit`)."""
+
+    async def charge(self, call: Call) -> None:
+        """Charge the call to both. Raises RateLimited; then neither was charged."""
+
+    async def charge_failure(self, call: Call, error: Exception) -> Exception:
+        """Charge the address for a call that came not that far; give what to answer."""
 
 
 class Announces(Protocol):
@@ -183,6 +194,7 @@ class Pipeline:
     audit: Audits
     load: Throttles
     versions: Announces
+    limits: Charges
     addresses: AddressResolver
     origins: Origins
     cors: Cors

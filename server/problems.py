@@ -25,6 +25,7 @@ from hive.errors import (
     Unauthenticated,
     Unavailable,
 )
+from hive.rate_limits import RateLimited
 from hive.signing import SignatureRequired
 from server.contract import ContractMismatch
 from server.documents import shorten
@@ -169,6 +170,8 @@ def build_problem(condition: BaseException, *, instance: str, request_id: str) -
     }
     if errors := _errors_of(condition):
         members["errors"] = errors
+    if isinstance(condition, RateLimited):
+        members["violated"] = list(condition.violated)
     return Problem(status, members, _headers_of(condition))
 
 

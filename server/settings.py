@@ -65,6 +65,14 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=8_388_608)
     rate_limit_enabled: bool = True
+    rate_limit_read: int = Field(100, ge=1, le=1_000_000)
+    rate_limit_write: int = Field(20, ge=1, le=1_000_000)
+    rate_limit_heavy: int = Field(5, ge=1, le=1_000_000)
+    rate_limit_task_submit: int = Field(50, ge=1, le=1_000_000)
+    rate_limit_auth: int = Field(20, ge=1, le=1_000_000)
+    rate_limit_agent: int = Field(6_000, ge=1, le=1_000_000)
+    rate_limit_address: int = Field(600, ge=1, le=1_000_000)
+    rate_limit_nodes: int = Field(1, ge=1, le=1_000)
     max_concurrent_per_principal: int = Field(64, ge=1, le=10_000)
     max_running: int = Field(512, ge=16, le=100_000)
     contract_referee: bool = False

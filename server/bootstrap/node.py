@@ -23,6 +23,7 @@ from server.authorization import Authorization
 from server.binding import BoundOperation, bind
 from server.bootstrap.identities import Identity, derive_keys, open_identity
 from server.bootstrap.parts import Part, start
+from server.bootstrap.rate_limits import make_rate_limits
 from server.bootstrap.response_cache import open_response_cache
 from server.bootstrap.stores import Store, open_redis, open_store
 from server.compression import Compression
@@ -102,6 +103,7 @@ async def open_node(
         engine = _make_engine(settings, identity, store, hub, trail, directory.node_id())
         services = _make_services(settings, keys, identity, store, engine, interface)
         authorization = Authorization(identity.system)
+        limits = make_rate_limits(settings, redis)
         load = Load(settings.max_running, settings.max_concurrent_per_principal)
         stack.callback(load.stop)
         compression = Compression()
@@ -121,6 +123,7 @@ async def open_node(
             trusted_proxies=settings.trusted_proxies,
             origins=settings.cors_origins,
             max_body_bytes=settings.max_body_bytes,
+            limits=limits,
             load=load,
             referee=_referee(settings),
             compression=compression,
@@ -131,6 +134,7 @@ async def open_node(
             services,
             authorization=authorization,
             audit=trail.audit,
+            limits=limits,
             load=load,
             new_identifier=services.identifiers.new,
             new_call_id=trail.identifiers.new,
@@ -143,8 +147,8 @@ async def open_node(
         stack.push_async_callback(key_ends.stop)
         realtime = Realtime(
             interface.contract,
-            identity.authenticator.authenticate,
-            identity.tickets.redeem,
+            limits.guard(identity.authenticator.authenticate),
+            limits.guard(identity.tickets.redeem),
             hub,
             peers,
             links,

@@ -42,6 +42,8 @@ class _Log:
 
     def take(self, policy: Policy, cost: int, now: int) -> None:
         """Count `cost` from now on."""
+        # What was taken in between has the order of the log; it is later by no more than a call.
+        now = max(now, self.taken[-1]) if self.taken else now
         self.taken.extend([now] * cost)
         self.ends_at = now + policy.window_us
 
@@ -65,9 +67,9 @@ class _Bucket:
     def wait(self, policy: Policy, cost: int, now: int) -> int:
         """Microseconds until `cost` fits; 0 when it does."""
         full = policy.limit * policy.window_us
-        grown = self.level + (now - self.at) * policy.limit
+        grown = self.level + max(0, now - self.at) * policy.limit
         self.level = full if self.level < 0 else min(full, grown)
-        self.at = now
+        self.at = max(now, self.at)
         lacking = cost * policy.window_us - self.level
         if cost > policy.limit:
             return policy.window_us
@@ -121,11 +123,10 @@ class MemoryRateLimiter:
         states = [self._find(one) for one in charges]
         return self._verdict(charges, states, self._waits(charges, states, now), now)
 
-    def take(self, charges: Sequence[Charge]) -> None:
-        now = self._clock()
+    def take(self, charges: Sequence[Charge], at_us: int) -> None:
         states = [self._find(one) for one in charges]
-        self._waits(charges, states, now)
-        self._take(charges, states, now)
+        self._waits(charges, states, at_us)
+        self._take(charges, states, at_us)
 
     def _find(self, charge: Charge) -> _Log | _Bucket:
         kind = _Bucket if charge.policy.kind is Kind.BUCKET else _Log

@@ -271,7 +271,7 @@ async def test_a_look_takes_nothing_and_a_take_always_takes() -> None:
     assert limiter.look(charge).allowed
     assert limiter.look(charge).standings[0].remaining == 2
     for _ in range(3):
-        limiter.take(charge)
+        limiter.take(charge, limiter.look(charge).decided_at_us)
     assert not limiter.look(charge).allowed
 
 
