@@ -17,6 +17,7 @@ from typing import Any
 
 from handlers.context import Context
 from hive.permissions import ADMIN_PERMISSIONS, OWNERSHIPS, PERMISSIONS
+from hive.rate_limits import CLASSES, UNLIMITED
 from server.answer_rules import answer_problems
 from server.contract import Contract, Operation
 from server.deprecations import deprecation_problems
@@ -59,6 +60,7 @@ def bind(contract: Contract, package: str = "handlers") -> dict[str, BoundOperat
     bound: dict[str, BoundOperation] = {}
     for operation in contract.operations.values():
         problems.extend(_permission_problems(operation))
+        problems.extend(_rate_limit_problems(operation))
         problems.extend(deprecation_problems(operation, contract.operations))
         if operation.controller not in modules:
             problems.append(f"{operation.operation_id}: unknown controller {operation.controller}")
@@ -111,6 +113,15 @@ def _permission_problems(operation: Operation) -> Iterator[str]:
         yield f"{operation.operation_id}: names a resource and has no x-ownership"
     if operation.ownership not in (None, *OWNERSHIPS):
         yield f"{operation.operation_id}: unknown ownership {operation.ownership}"
+
+
+def _rate_limit_problems(operation: Operation) -> Iterator[str]:
+    declared = operation.extensions.get("x-rate-limit")
+    if declared not in CLASSES:
+        known = ", ".join(sorted(CLASSES))
+        yield f"{operation.operation_id}: x-rate-limit is {declared}, not one of {known}"
+    elif declared == UNLIMITED and not operation.public:
+        yield f"{operation.operation_id}: only a public operation has no rate limit"
 
 
 def _names_what_may_be_of_others(operation: Operation) -> bool:

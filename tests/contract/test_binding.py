@@ -110,6 +110,24 @@ def test_a_controller_that_cannot_be_imported_stops_startup(sandbox: Sandbox) ->
 
 
 @pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("", "x-rate-limit is None, not one of agent, auth,"),
+        ("      x-rate-limit: often\n", "x-rate-limit is often, not one of"),
+        ("      x-rate-limit: address\n", "x-rate-limit is address, not one of"),
+        ("      x-rate-limit: none\n", "only a public operation has no rate limit"),
+    ],
+)
+def test_an_operation_must_say_how_often(sandbox: Sandbox, declared: str, said: str) -> None:
+    """No class, or one that has no policy, stops start-up."""
+    old = "operationId: get_thing\n      x-rate-limit: read\n"
+    assert old in sandbox.contract
+    new = f"operationId: get_thing\n{declared}"
+    sandbox.contract = sandbox.contract.replace(old, new)
+    assert f"get_thing: {said}" in sandbox.problems()
+
+
+@pytest.mark.parametrize(
     ("old", "new", "named"),
     [
         ("x-permission: agents:write", "x-permission: agents:fly", "unknown permission agents:fly"),
