@@ -43,6 +43,11 @@ class AddressResolver:
         said = forwarded_proto[-1].rpartition(",")[2].strip(" \t").lower()
         return said if said in ("http", "https") else protocol
 
+    def trusts(self, peer: str) -> bool:
+        """Tell whether the peer is a trusted proxy."""
+        address = _parse(peer)
+        return address is not None and self._is_trusted(address)
+
     def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
         return any(
             address.version == network.version and address in network for network in self._trusted

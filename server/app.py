@@ -21,7 +21,9 @@ from tornado.web import Application, RequestHandler
 from hive.ports import Services
 from server.addresses import AddressResolver, Network
 from server.binding import BoundOperation
+from server.connection_counts import MAX_CONNECTIONS, MAX_PER_ADDRESS, ConnectionCounts
 from server.cors import Cors
+from server.http1 import StrictServer
 from server.load import Load
 from server.origins import Origins
 from server.pipeline import (
@@ -37,11 +39,12 @@ from server.pipeline import (
 )
 from server.rate_limits import Unlimited
 from server.rest import RestHandler
+from server.refusals import Refusals
+from server.request_heads import MAX_HEADER_BYTES
 from server.routing import Routes
 from server.shedding import Gate, Turnstile
 from server.versions import Versions
 
-MAX_HEADER_BYTES = 16 * 1024
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 10.0
 
@@ -122,12 +125,19 @@ def make_app(
     return app
 
 
-def make_http_server(app: Application, *, ssl_options: ssl.SSLContext | None = None) -> HTTPServer:
+def make_http_server(
+    app: Application,
+    *,
+    ssl_options: ssl.SSLContext | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+    max_connections_per_address: int = MAX_PER_ADDRESS,
+) -> HTTPServer:
     """Make the server with its limits: 16 KiB of headers within 10 s, a body within 10 s.
 
     It reads no forwarded headers and unpacks no gzip. The pipeline reads bodies itself, so the
     parsers of Tornado get nothing to do; its limit on the fields of a query is lifted, because it
-    would end the connection where the pipeline gives a problem.
+    would end the connection where the pipeline gives a problem. A trusted proxy may have any number
+    of the connections.
     """
     set_parse_body_config(
         ParseBodyConfig(
@@ -135,11 +145,18 @@ def make_http_server(app: Application, *, ssl_options: ssl.SSLContext | None = N
             urlencoded=ParseUrlEncodedConfig(max_arguments=MAX_HEADER_BYTES),
         )
     )
-    return HTTPServer(
+    pipeline = app.pipeline if isinstance(app, HiveApplication) else None
+    return StrictServer(
         app,
         xheaders=False,
         decompress_request=False,
         max_header_size=MAX_HEADER_BYTES,
+        refusals=Refusals(pipeline) if pipeline else None,
+        counts=ConnectionCounts(
+            max_connections,
+            max_connections_per_address,
+            pipeline.addresses.trusts if pipeline else None,
+        ),
         max_buffer_size=2 * 1024 * 1024,
         idle_connection_timeout=HEADER_SECONDS,
         body_timeout=BODY_SECONDS,

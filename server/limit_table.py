@@ -22,12 +22,15 @@ from hive.tickets import TICKET_SECONDS
 from server import (
     agent_link,
     app,
+    connection_counts,
     exchange,
+    http1,
     json_body,
     login_guard,
     password_policy,
     passwords,
     peers,
+    request_heads,
     signatures,
     subscriptions,
 )
@@ -38,7 +41,14 @@ from server.liveness import LINK_LIMITS, PeerLimits
 from server.load import AGENT_FACTOR, Overloaded, TooManyConcurrent
 from server.parameters import parse_query
 from server.password_policy import WeakPassword
-from server.problems import ContentTooLarge, HeadersTooLarge, UriTooLong, status_of_kind
+from server.problems import (
+    ContentTooLarge,
+    HeadersTooLarge,
+    MalformedRequest,
+    RequestTimeout,
+    UriTooLong,
+    status_of_kind,
+)
 from server.settings import Settings
 
 _KIB = 1024
@@ -97,11 +107,40 @@ def _transport() -> Iterator[Limit]:
     )
     yield Limit("URL", _size(exchange.MAX_URL_BYTES), UriTooLong)
     yield Limit("fields of a query", str(_default(parse_query, "max_fields")), ContractMismatch)
-    yield Limit("header fields", str(exchange.MAX_HEADER_FIELDS), HeadersTooLarge)
-    yield Limit("all headers", _size(app.MAX_HEADER_BYTES), "the connection is closed")
-    times = f"{app.HEADER_SECONDS:.0f} s, {app.BODY_SECONDS:.0f} s"
-    yield Limit("time to send the headers, and the body", times, "the connection is closed")
-    yield Limit("an idle connection", f"{app.HEADER_SECONDS:.0f} s", "the connection is closed")
+    yield Limit(
+        "header fields",
+        str(request_heads.MAX_HEADER_FIELDS),
+        HeadersTooLarge,
+        "the connection is closed after the answer, as with all of the next ones",
+    )
+    heads = _size(request_heads.MAX_HEADER_BYTES)
+    yield Limit("request line and headers", heads, HeadersTooLarge)
+    yield Limit("request line", heads, UriTooLong)
+    yield Limit("what is no HTTP of one meaning (RFC 9112)", "none of it", MalformedRequest)
+    yield Limit(
+        "time for the headers, from the connection or the first byte of a later request",
+        f"{app.HEADER_SECONDS:.0f} s",
+        RequestTimeout,
+        "silent when nothing was sent at all",
+    )
+    yield Limit("time for the body", f"{app.BODY_SECONDS:.0f} s", RequestTimeout)
+    closed = "the connection is closed"
+    yield Limit("idle after an answer", f"{http1.KEEP_ALIVE_SECONDS:.0f} s", closed)
+    yield Limit("time in which a client takes an answer", f"{http1.ANSWER_SECONDS:.0f} s", closed)
+    yield Limit(
+        "connections",
+        f"`AGENTZERO_MAX_CONNECTIONS`, {Settings.model_fields['max_connections'].default:,}, "
+        f"or the open files of the process but {connection_counts.FILES_KEPT}",
+        closed,
+        "at once, WebSockets count",
+    )
+    per_address = Settings.model_fields["max_connections_per_address"].default
+    yield Limit(
+        "connections from one address",
+        f"`AGENTZERO_MAX_CONNECTIONS_PER_ADDRESS`, {per_address:,}",
+        closed,
+        "at once; trusted proxies have no such bound",
+    )
     yield Limit(
         "JSON",
         f"depth {json_body.MAX_DEPTH}, {json_body.MAX_STRUCTURE:,} arrays, objects and members, "

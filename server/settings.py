@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     rate_limit_read: int = Field(100, ge=1, le=1_000_000)
     rate_limit_write: int = Field(20, ge=1, le=1_000_000)
     rate_limit_heavy: int = Field(5, ge=1, le=1_000_000)
+    max_connections: int = Field(16_384, ge=16, le=1_048_576)
+    max_connections_per_address: int = Field(4_096, ge=1, le=1_048_576)
     rate_limit_task_submit: int = Field(50, ge=1, le=1_000_000)
     rate_limit_auth: int = Field(20, ge=1, le=1_000_000)
     rate_limit_agent: int = Field(6_000, ge=1, le=1_000_000)

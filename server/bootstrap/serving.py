@@ -13,6 +13,7 @@ from tornado.netutil import bind_sockets
 
 from server.app import make_http_server
 from server.bootstrap.node import Node, bind_interface, open_node
+from server.connection_counts import room_for_connections
 from server.data_directory import DataDirectory
 from server.embedded import EmbeddedMongo
 from server.first_start import FirstStart
@@ -45,7 +46,11 @@ async def serve(settings: Settings) -> None:
         node = await stack.enter_async_context(open_node(settings, directory, uri, interface))
         if not await node.readiness.wait(READY_SECONDS):
             log.warning("server.not_ready", **await node.readiness.check())
-        server = make_http_server(node.app)
+        server = make_http_server(
+            node.app,
+            max_connections=room_for_connections(settings.max_connections),
+            max_connections_per_address=settings.max_connections_per_address,
+        )
         url = listen(server, settings.host, settings.port)
         directory.write_running_server(url)
         _announce(url, settings, directory, node.first_start)

@@ -331,5 +331,9 @@ async def test_a_connection_that_says_nothing_more_is_closed(
     async with serve_small() as (app, base):
         async with connect(base) as wire:
             await wire.send_bytes(sent)
+            if sent:
+                answer = await wire.receive()
+                assert answer is not None
+                assert (answer.status, answer.problem["code"]) == (408, "request-timeout")
             assert await wire.is_closed()
         assert app.pipeline.running == 0
