@@ -17,6 +17,7 @@ from server.cli_exits import INTERRUPTED, read_settings, refuse
 from server.data_directory import DataDirectoryError
 from server.embedded import EmbeddedMongoError
 from server.settings import SettingsError, find_unknown_variables
+from server.settings_checks import find_contradictions
 
 # How long the event loop waits for a thread that runs Python (SQL, hashing, the audit log): with
 # Python's own 5 ms the p99 of requests beside a rush of logins is twice as high.
@@ -61,7 +62,9 @@ def _options(
 @app.command()
 def serve() -> None:
     """Run the server until SIGTERM or Ctrl-C. Settings: AGENTZERO_* variables."""
-    settings = read_settings()
+    from server.start_checks import find_obstacles  # noqa: PLC0415 - for `--help`
+
+    settings = read_settings(find_contradictions, find_obstacles)
     import structlog  # noqa: PLC0415 - `--help` should not wait for the server's imports
     import uvloop  # noqa: PLC0415
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from server.settings import Settings, SettingsError, load_settings
+from server.settings import Check, Settings, SettingsError, load_settings
 
 FAILED = 1
 REFUSED = 2
 INTERRUPTED = 130
 
 
-def read_settings() -> Settings:
+def read_settings(*checks: Check) -> Settings:
     """The settings of the environment; exits with REFUSED and all that is wrong with them."""
     try:
-        return load_settings()
+        return load_settings(None, *checks)
     except SettingsError as error:
         raise refuse("\n".join(["These settings are wrong:", *error.problems])) from None
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -24,6 +23,7 @@ from pydantic_settings import (
 
 from hive.networks import InvalidNetwork, read_networks
 from server.password_policy import MAX_CHARACTERS, WeakPassword, check_password
+from server.settings_checks import Contradiction, check_origin, check_secret
 
 PREFIX = "AGENTZERO_"
 
@@ -47,6 +47,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65_535)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_redirect_port: int | None = Field(None, ge=0, le=65_535)
+    allow_plaintext: bool = False
     data_dir: Path = Path("var")
 
     mongodb_uri: SecretStr = SecretStr("")
@@ -64,12 +68,12 @@ class Settings(BaseSettings):
     admin_allowlist: Annotated[tuple[str, ...], NoDecode] = ()
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=8_388_608)
+    max_connections: int = Field(16_384, ge=16, le=1_048_576)
+    max_connections_per_address: int = Field(4_096, ge=1, le=1_048_576)
     rate_limit_enabled: bool = True
     rate_limit_read: int = Field(100, ge=1, le=1_000_000)
     rate_limit_write: int = Field(20, ge=1, le=1_000_000)
     rate_limit_heavy: int = Field(5, ge=1, le=1_000_000)
-    max_connections: int = Field(16_384, ge=16, le=1_048_576)
-    max_connections_per_address: int = Field(4_096, ge=1, le=1_048_576)
     rate_limit_task_submit: int = Field(50, ge=1, le=1_000_000)
     rate_limit_auth: int = Field(20, ge=1, le=1_000_000)
     rate_limit_agent: int = Field(6_000, ge=1, le=1_000_000)
@@ -127,13 +131,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            parts = urlsplit(origin)
-            if (
-                parts.scheme not in {"http", "https"}
-                or origin != f"{parts.scheme}://{parts.netloc}"
-            ):
-                message = f"{origin!r} is not an origin such as https://example.com"
-                raise ValueError(message)
+            check_origin(origin)
         return value
 
     @field_validator("log_level", "log_format", "response_cache", mode="before")
@@ -167,10 +165,8 @@ class Settings(BaseSettings):
     @field_validator("secret_key")
     @classmethod
     def _check_secret_key(cls, value: SecretStr) -> SecretStr:
-        secret = value.get_secret_value()
-        if secret and (len(secret.encode()) < MIN_SECRET_BYTES or len(set(secret)) < MIN_DISTINCT):
-            message = f"must be at least {MIN_SECRET_BYTES} random bytes (RFC 7518, section 3.2)"
-            raise ValueError(message)
+        if secret := value.get_secret_value():
+            check_secret(secret)
         return value
 
     @field_validator("admin_password")
@@ -213,8 +209,6 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-MIN_SECRET_BYTES = 32
-MIN_DISTINCT = 8
 MIN_PASSWORD = 12
 
 
@@ -229,17 +223,45 @@ class _Environment(EnvSettingsSource):
         return {name.lower(): value for name, value in self._env.items() if value}
 
 
-def load_settings(env: Mapping[str, str] | None = None) -> Settings:
+Check = Callable[[Settings], Iterable[Contradiction]]
+
+
+def load_settings(env: Mapping[str, str] | None = None, *checks: Check) -> Settings:
     """The settings that `env` (default: the process environment) describes.
 
-    Raises `SettingsError` with one line for each variable that is wrong.
+    Raises `SettingsError` with one line for each variable that is wrong, and for what `checks` find
+    among those that are not.
     """
-    environment = _Environment(os.environ if env is None else env)
-    try:
-        return Settings(**environment())
-    except ValidationError as error:
-        problems = [_describe(item["loc"], item["msg"]) for item in error.errors()]
-        raise SettingsError(problems) from None
+    settings, problems, wrong = _read(_Environment(os.environ if env is None else env)())
+    for check in checks:
+        problems += [
+            _describe_together(found) for found in check(settings) if wrong.isdisjoint(found.fields)
+        ]
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _read(given: Mapping[str, Any]) -> tuple[Settings, list[str], set[str]]:
+    """The settings without those that are wrong, what is wrong, and with which fields."""
+    problems: list[str] = []
+    wrong: set[str] = set()
+    while True:
+        try:
+            right = {name: value for name, value in given.items() if name not in wrong}
+            return Settings(**right), problems, wrong
+        except ValidationError as error:
+            # What is found later follows from what was left out.
+            problems = problems or [_describe(item["loc"], item["msg"]) for item in error.errors()]
+            found = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+            if found <= wrong:
+                raise SettingsError(problems) from None
+            wrong |= found
+
+
+def _describe_together(found: Contradiction) -> str:
+    names = ", ".join(f"{PREFIX}{field.upper()}" for field in found.fields)
+    return f"{names}: {found.reason}"
 
 
 def find_unknown_variables(env: Mapping[str, str] | None = None) -> list[str]:
