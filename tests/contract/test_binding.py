@@ -120,9 +120,10 @@ def test_a_controller_that_cannot_be_imported_stops_startup(sandbox: Sandbox) ->
 )
 def test_an_operation_must_say_how_often(sandbox: Sandbox, declared: str, said: str) -> None:
     """No class, or one that has no policy, stops start-up."""
-    old = "operationId: get_thing\n      x-rate-limit: read\n"
+    controller = f"x-openapi-router-controller: {sandbox.package}.things\n"
+    operation = f"operationId: get_thing\n      {controller}"
+    old, new = f"{operation}      x-rate-limit: read\n", operation + declared
     assert old in sandbox.contract
-    new = f"operationId: get_thing\n{declared}"
     sandbox.contract = sandbox.contract.replace(old, new)
     assert f"get_thing: {said}" in sandbox.problems()
 
