@@ -1,10 +1,10 @@
-"""How many requests a node can run at once, found out from how long its event loop lets work wait.
+"""How many requests a node can run at once, found out from what waits in it.
 
-A node runs on one event loop, so its queue is the loop's: whatever becomes ready waits for
-everything that was ready before. That wait is measured beside the requests. A delay that stands (it
-never falls below the target during a whole interval, as in RFC 8289) lowers the limit in proportion
-(a gradient, as in Netflix's concurrency-limits); without one the limit rises again. See
-docs/adr/0015-load-shedding.md.
+Requests queue in two places. In the event loop: whatever becomes ready waits for everything that
+was ready before; that delay is measured beside the requests. And in front of the stores: what is
+more than their connections only waits there. A queue that stands (during a whole interval it is
+never short, as in RFC 8289) lowers the limit in proportion (a gradient, as in Netflix's
+concurrency-limits); without one the limit rises again. See docs/adr/0015-load-shedding.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ INTERVAL_SECONDS = 0.1
 MIN_SAMPLES = 4
 STEEPEST = 0.5
 LEAST = 16
+USEFUL = 48
+"""About the connections to MongoDB: what runs beyond that waits for one of them."""
+CROWDED_INTERVALS = 2
 START = 256
 MOST = 512
 PROBE_SECONDS = 0.01
@@ -38,6 +41,8 @@ class AdaptiveLimit:
         self._samples = 0
         self._delay = math.inf
         self._peak = 0
+        self._trough = most
+        self._crowded = 0
 
     @property
     def value(self) -> int:
@@ -47,6 +52,7 @@ class AdaptiveLimit:
     def begin(self, now: float) -> None:
         """Begin to measure again: what was known of earlier load no longer counts."""
         self._limit = max(self._limit, float(self._start))
+        self._crowded = 0
         self._open(now)
 
     def observe(self, now: float, delay_seconds: float, running: int) -> None:
@@ -54,23 +60,31 @@ class AdaptiveLimit:
         self._samples += 1
         self._delay = min(self._delay, delay_seconds)
         self._peak = max(self._peak, running)
+        self._trough = min(self._trough, running)
         # One long callback is one late sample: it is not yet a queue.
         if now - self._began >= INTERVAL_SECONDS and self._samples >= MIN_SAMPLES:
             self._close()
             self._open(now)
 
     def _open(self, now: float) -> None:
-        self._began, self._samples, self._delay, self._peak = now, 0, math.inf, 0
+        self._began, self._samples, self._delay = now, 0, math.inf
+        self._peak, self._trough = 0, self._most
 
     def _close(self) -> None:
-        is_used = self._peak >= self.value
-        if self._delay <= self._target:
-            if is_used or self._limit < self._start:
-                self._limit = min(self._limit + math.sqrt(self._limit), float(self._most))
-        elif 2 * self._peak >= self._limit:
-            # With less running than that, something else makes the loop late: refusing won't help.
-            gradient = max(STEEPEST, self._target / self._delay)
-            self._limit = max(min(self._limit, self._peak) * gradient, float(self._least))
+        self._crowded = self._crowded + 1 if self._trough > USEFUL else 0
+        # With less running than half, something else makes the loop late: refusing won't help.
+        if self._delay > self._target and 2 * self._peak >= self._limit:
+            self._lower(self._target / self._delay, self._least)
+        elif self._crowded >= CROWDED_INTERVALS:
+            self._lower(USEFUL / self._trough, min(USEFUL, self._most))
+        elif self._delay <= self._target and (
+            self._limit < self._start or self._peak >= self.value
+        ):
+            self._limit = min(self._limit + math.sqrt(self._limit), float(self._most))
+
+    def _lower(self, gradient: float, least: int) -> None:
+        lower = min(self._limit, self._peak) * max(STEEPEST, gradient)
+        self._limit = min(self._limit, max(lower, float(least)))
 
 
 class LoopProbe:

@@ -12,6 +12,7 @@ from server.saturation import (
     PROBE_SECONDS,
     START,
     TARGET_SECONDS,
+    USEFUL,
     AdaptiveLimit,
     LoopProbe,
 )
@@ -25,9 +26,13 @@ class Measured:
         self.now = 0.0
         self.limit.begin(self.now)
 
-    def interval(self, *delays: float, running: int | None = None) -> int:
-        """One interval with these delays, one after the other; the limit after it."""
+    def interval(self, *delays: float, running: int | None = None, peak: int = 0) -> int:
+        """One interval with these delays, one after the other; the limit after it.
+
+        The limit runs, or `running`; it begins with `peak`.
+        """
         running = self.limit.value if running is None else running
+        self.limit.observe(self.now, delays[0], max(peak, running))
         for n in range(11):
             self.now += INTERVAL_SECONDS / 10
             self.limit.observe(self.now, delays[n % len(delays)], running)
@@ -71,7 +76,7 @@ def test_delay_that_few_requests_see_does_not_lower_it() -> None:
     """Something else keeps the loop busy; to refuse requests would help nobody."""
     measured = Measured()
     for _ in range(20):
-        measured.interval(0.1, running=START // 2 - 1)
+        measured.interval(0.1, running=USEFUL)
     assert measured.limit.value == START
 
 
@@ -90,10 +95,10 @@ def test_rises_again_without_delay() -> None:
 def test_rises_beyond_the_start_only_while_it_is_used() -> None:
     """What nobody asked for has not been shown to work."""
     measured = Measured()
-    measured.interval(0.0001, running=START - 1)
+    measured.interval(0.0001, running=1)
     assert measured.limit.value == START
     for _ in range(100):
-        measured.interval(0.0001)
+        measured.interval(0.0001, peak=measured.limit.value, running=USEFUL)
     assert measured.limit.value == MOST
 
 
@@ -104,6 +109,23 @@ def test_settles_where_the_delay_is_the_target() -> None:
     seen = [measured.interval(measured.limit.value * per_request) for _ in range(100)][20:]
     assert min(seen) >= 40
     assert max(seen) <= 65
+
+
+def test_crowd_that_stands_lowers_it_to_what_is_of_use() -> None:
+    """The loop is free, but there is more under way than the stores have connections, for long."""
+    measured = Measured()
+    assert measured.interval(0.0001, running=200) >= START
+    seen = [measured.interval(0.0001) for _ in range(10)]
+    assert seen[-1] == USEFUL
+    assert min(seen) == USEFUL
+
+
+def test_crowd_that_shrinks_is_a_burst() -> None:
+    """A burst that is worked off in the interval leaves the limit where it is."""
+    measured = Measured()
+    for _ in range(10):
+        measured.interval(0.0001, running=USEFUL, peak=200)
+    assert measured.limit.value >= START
 
 
 def test_begins_anew_after_a_pause() -> None:
