@@ -11,6 +11,7 @@ from hive import agents as machine
 from hive.agents import Agent, AgentAction, AgentSpec, AgentStatus
 from hive.changes import Change
 from hive.errors import AgentNotFound, NameTaken
+from hive.idempotency import UndoneMeanwhile
 from hive.permissions import require_agent
 from hive.ports import AgentFilter
 from hive.preconditions import ExpectedVersions, expecting, read_if_match
@@ -44,12 +45,15 @@ async def list_agents(
 async def register_agent(context: Context, *, body: dict[str, Any]) -> Reply:
     """Register an agent and make its credential, which is shown here and never again."""
     services = context.services
-    agent_id = services.identifiers.new("agt")
+    agent_id, seed = context.new_id("agt"), context.new_seed("key")
     spec = _spec(body)
     # The key first: a kill in between leaves a key of nobody, not an agent that can't come in.
     issued = await services.api_keys.issue_agent_key(
-        agent_id, spec.name, context.actor, owner_id=context.caller.principal_id
+        agent_id, spec.name, context.actor, seed, owner_id=context.caller.principal_id
     )
+    if issued.key.revoked_at is not None:
+        # This request was carried out before: refused, or its agent was unregistered.
+        raise UndoneMeanwhile
     try:
         agent = await services.agents.insert(agent_id, machine.register(spec), context.actor)
     except NameTaken:

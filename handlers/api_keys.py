@@ -44,7 +44,8 @@ async def create_api_key(context: Context, *, body: dict[str, Any]) -> Reply:
         expires_in_days=body.get("expires_in_days"),
         allowed_addresses=tuple(body.get("allowed_addresses", ())),
     )
-    return _issued(await context.services.api_keys.create(context.caller, wish, context.actor))
+    keys = context.services.api_keys
+    return _issued(await keys.create(context.caller, wish, context.actor, context.new_seed("key")))
 
 
 async def get_api_key(context: Context, *, key_id: str) -> Reply:
@@ -64,8 +65,8 @@ async def rotate_api_key(
 ) -> Reply:
     """Make the successor of a key, which goes on working during the overlap."""
     overlap = timedelta(seconds=(body or {}).get("overlap_seconds", OVERLAP_SECONDS))
-    keys = context.services.api_keys
-    return _issued(await keys.rotate(context.caller, key_id, context.actor, overlap=overlap))
+    keys, seed = context.services.api_keys, context.new_seed("key")
+    return _issued(await keys.rotate(context.caller, key_id, context.actor, seed, overlap=overlap))
 
 
 def _issued(issued: IssuedKey) -> Reply:

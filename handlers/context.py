@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hive.changes import Actor
+from hive.idempotency import ENTROPY_BYTES, Chosen, Seed
 from hive.permissions import Principal
 from hive.ports import Services
 
@@ -17,7 +19,8 @@ class Context:
 
     `call_id` is the identifier that the audit record of this call has; `signed` tells whether the
     request carried a valid signature of the caller (RFC 9421). `from_own_page` tells whether a
-    browser sent it for a page that may keep and use this server's cookies.
+    browser sent it for a page that may keep and use this server's cookies. `chosen` is there when
+    the request may come again (`Idempotency-Key`).
     """
 
     principal: Principal | None
@@ -27,6 +30,7 @@ class Context:
     call_id: str | None = None
     signed: bool = False
     from_own_page: bool = False
+    chosen: Chosen | None = None
 
     @property
     def caller(self) -> Principal:
@@ -39,6 +43,18 @@ class Context:
     def actor(self) -> Actor:
         """Whom the event of a change names."""
         return Actor(self.caller.principal_id, self.request_id, self.call_id)
+
+    def new_id(self, prefix: str) -> str:
+        """The identifier of what is made now: the same one when the request comes again."""
+        if self.chosen is not None:
+            return self.chosen.new_id(prefix)
+        return self.services.identifiers.new(prefix)
+
+    def new_seed(self, prefix: str) -> Seed:
+        """The identifier and the entropy of a secret, as `new_id`."""
+        if self.chosen is not None:
+            return self.chosen.new_seed(prefix)
+        return Seed(self.services.identifiers.new(prefix), secrets.token_bytes(ENTROPY_BYTES))
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ async def create_signing_key(context: Context, *, body: dict[str, Any]) -> Reply
         public_key=body.get("public_key"),
         key_id=body.get("key_id"),
         actor=context.actor,
+        seed=context.new_seed("sgk"),
     )
     view = signing_key_view(issued.key)
     if issued.secret is not None:

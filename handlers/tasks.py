@@ -78,7 +78,7 @@ async def create_task(context: Context, *, body: dict[str, Any]) -> Reply:
     for dependency in spec.dependencies:
         if dependency not in found:
             raise DependencyNotFound(f"No task {dependency!r} exists to depend on.")
-    task_id = services.identifiers.new("tsk")
+    task_id = context.new_id("tsk")
     waiting_on = tuple(d for d in spec.dependencies if found[d] is not TaskStatus.COMPLETED)
     submitted = machine.submit(spec, context.caller.principal_id, waiting_on)
     task = await services.tasks.insert(task_id, submitted, context.actor)

@@ -35,7 +35,11 @@ async def list_users(
 async def create_user(context: Context, *, body: dict[str, Any]) -> Reply:
     """Make a user who can log in."""
     created = await context.services.users.create(
-        body["username"], body["password"], Role(body.get("role", Role.USER)), context.actor
+        body["username"],
+        body["password"],
+        Role(body.get("role", Role.USER)),
+        context.actor,
+        user_id=context.new_id("usr"),
     )
     return Reply(user_view(created), headers={"Location": f"{PATH}/{created.user.user_id}"})
 

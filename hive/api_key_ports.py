@@ -9,6 +9,7 @@ from typing import Protocol
 
 from hive.api_keys import KeyGrant, KeyStatus, KeyWish
 from hive.changes import Actor
+from hive.idempotency import Seed
 from hive.identity import ApiKey
 from hive.identity_ports import IssuedKey
 from hive.permissions import Principal
@@ -32,10 +33,15 @@ class ApiKeyFilter:
 
 @dataclass(frozen=True, slots=True)
 class KeptSecret:
-    """What is kept of a key's secret: its visible beginning and its SHA-256."""
+    """What is kept of a key's secret: its visible beginning and its SHA-256.
+
+    `key_id` is the identifier of the key when that was chosen before; a key that is there under it
+    is not made twice.
+    """
 
     prefix: str
     key_hash: str
+    key_id: str | None = None
 
 
 class ApiKeys(Protocol):
@@ -51,9 +57,12 @@ class ApiKeys(Protocol):
         """One key. Raises ApiKeyNotFound, also for the keys of others."""
         ...
 
-    async def create(self, caller: Principal, wish: KeyWish, actor: Actor) -> IssuedKey:
+    async def create(
+        self, caller: Principal, wish: KeyWish, actor: Actor, seed: Seed | None = None
+    ) -> IssuedKey:
         """Make a key for the caller, within what the caller's credential may do.
 
+        The same seed makes the same key, once; so it does in `rotate` and `issue_agent_key`.
         Raises UnknownScope, InvalidNetwork, KeyExceedsMaker.
         """
         ...
@@ -66,7 +75,13 @@ class ApiKeys(Protocol):
         ...
 
     async def rotate(
-        self, caller: Principal, key_id: str, actor: Actor, *, overlap: timedelta
+        self,
+        caller: Principal,
+        key_id: str,
+        actor: Actor,
+        seed: Seed | None = None,
+        *,
+        overlap: timedelta,
     ) -> IssuedKey:
         """Make the successor of a key, which ends after the overlap: one transaction.
 
@@ -75,9 +90,18 @@ class ApiKeys(Protocol):
         ...
 
     async def issue_agent_key(
-        self, agent_id: str, name: str, actor: Actor, *, owner_id: str | None = None
+        self,
+        agent_id: str,
+        name: str,
+        actor: Actor,
+        seed: Seed | None = None,
+        *,
+        owner_id: str | None = None,
     ) -> IssuedKey:
-        """Make an API key of role agent, bound to the agent. Its earlier keys stay valid."""
+        """Make an API key of role agent, bound to the agent. Its earlier keys stay valid.
+
+        One that the seed made before may have been revoked since.
+        """
         ...
 
     async def revoke_agent_keys(self, agent_id: str, actor: Actor) -> int:

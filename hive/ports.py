@@ -93,7 +93,7 @@ class Tasks(Holdings, Protocol):
     """
 
     async def insert(self, task_id: str, change: Change, actor: Actor) -> Task:
-        """Add a task under the identifier."""
+        """Add a task under the identifier, or give the one that is there."""
 
     async def get(self, task_id: str) -> Task:
         """Raise TaskNotFound when there is none."""
@@ -154,7 +154,7 @@ class Agents(Protocol):
     """
 
     async def insert(self, agent_id: str, change: Change, actor: Actor) -> Agent:
-        """Add an agent. Raises NameTaken."""
+        """Add an agent under the identifier, or give the one that is there. Raises NameTaken."""
 
     async def get(self, agent_id: str) -> Agent:
         """Raise AgentNotFound when there is none (a tombstone is none)."""

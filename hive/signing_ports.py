@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hive.changes import Actor
+from hive.idempotency import Seed
 from hive.permissions import Principal
 from hive.signing import RequestSignature, SigningAlgorithm, SigningKey
 
@@ -54,8 +55,11 @@ class SigningKeys(Protocol):
         public_key: str | None,
         key_id: str | None,
         actor: Actor,
+        seed: Seed | None = None,
     ) -> IssuedSigningKey:
         """Register a key of the principal; from then on its signatures are demanded.
+
+        The same seed makes the same key, once.
 
         Raises Invalid for a public key that is none, or that does not go with the algorithm;
         NotFound when `key_id` is no live API key of the principal; TooManySigningKeys.
@@ -74,7 +78,10 @@ class SigningKeyStore(Protocol):
     """The keys in SQL. Each method is one transaction; a change is recorded in it."""
 
     async def create(self, key: NewSigningKey, actor: Actor) -> SigningKey:
-        """Keep a key. Raises NotFound for an API key that is none, TooManySigningKeys."""
+        """Keep a key, once under its identifier.
+
+        Raises NotFound for an API key that is none, TooManySigningKeys.
+        """
         ...
 
     async def find(self, signing_key_id: str) -> SigningKey | None:

@@ -30,8 +30,20 @@ class UserChanged:
 class Users(Protocol):
     """The users. Changes act within 1 s on every node and close the sockets concerned."""
 
-    async def create(self, username: str, password: str, role: Role, actor: Actor) -> UserDetail:
-        """Add a user. Raises UsernameTaken (case does not matter), Invalid for the password."""
+    async def create(
+        self,
+        username: str,
+        password: str,
+        role: Role,
+        actor: Actor,
+        *,
+        user_id: str | None = None,
+    ) -> UserDetail:
+        """Add a user, under this identifier when one is given; one that is there is not made twice.
+
+        Raises UsernameTaken (case does not matter), Invalid for the password, UndoneMeanwhile for
+        the identifier of a user that was deleted.
+        """
         ...
 
     async def get(self, user_id: str) -> UserDetail:
@@ -106,9 +118,15 @@ class UserStore(Protocol):
     """Users in SQL: each method is one transaction, with its events."""
 
     async def insert(
-        self, username: str, password_hash: str, role: Role, actor: Actor
+        self,
+        username: str,
+        password_hash: str,
+        role: Role,
+        actor: Actor,
+        *,
+        user_id: str | None = None,
     ) -> UserDetail:
-        """Add a user. Raises UsernameTaken."""
+        """As `Users.create`. Raises UsernameTaken, UndoneMeanwhile."""
         ...
 
     async def get(self, user_id: str) -> UserDetail:

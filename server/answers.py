@@ -47,12 +47,13 @@ _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response that is ready to be sent."""
+    """A response that is ready to be sent; `code` is that of a problem."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     content_type: str | None
+    code: str | None = None
 
 
 def security_headers(scheme: str) -> Mapping[str, str]:

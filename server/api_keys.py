@@ -9,6 +9,7 @@ from datetime import timedelta
 from hive.api_key_ports import ApiKeyFilter, ApiKeyStore, KeptSecret, SeenKey
 from hive.api_keys import KeyGrant, KeyWish
 from hive.changes import Actor
+from hive.idempotency import Seed
 from hive.identity import PrincipalKind, User
 from hive.identity_ports import IssuedKey
 from hive.permissions import Principal, Role
@@ -33,9 +34,11 @@ class StoredApiKeys:
         """One key. Raises ApiKeyNotFound."""
         return await self._store.get(caller, key_id)
 
-    async def create(self, caller: Principal, wish: KeyWish, actor: Actor) -> IssuedKey:
+    async def create(
+        self, caller: Principal, wish: KeyWish, actor: Actor, seed: Seed | None = None
+    ) -> IssuedKey:
         """Make a key for the caller. Raises UnknownScope, InvalidNetwork, KeyExceedsMaker."""
-        secret, kept = _new_secret()
+        secret, kept = _new_secret(seed)
         return IssuedKey(await self._store.create(caller, wish, kept, actor), secret)
 
     async def revoke(self, caller: Principal, key_id: str, actor: Actor) -> SeenKey:
@@ -45,21 +48,34 @@ class StoredApiKeys:
         return seen
 
     async def rotate(
-        self, caller: Principal, key_id: str, actor: Actor, *, overlap: timedelta
+        self,
+        caller: Principal,
+        key_id: str,
+        actor: Actor,
+        seed: Seed | None = None,
+        *,
+        overlap: timedelta,
     ) -> IssuedKey:
         """Make a successor. Raises ApiKeyNotFound, ApiKeyRotated, ApiKeyEnded, KeyExceedsMaker."""
-        secret, kept = _new_secret()
+        secret, kept = _new_secret(seed)
         successor = await self._store.rotate(caller, key_id, kept, actor, overlap=overlap)
         self._revocations.announce(key_id)
         return IssuedKey(successor, secret)
 
     async def issue_agent_key(
-        self, agent_id: str, name: str, actor: Actor, *, owner_id: str | None = None
+        self,
+        agent_id: str,
+        name: str,
+        actor: Actor,
+        seed: Seed | None = None,
+        *,
+        owner_id: str | None = None,
     ) -> IssuedKey:
         """Make an API key of role agent, bound to the agent."""
         return await self._issue(
             KeyGrant(name, PrincipalKind.AGENT, Role.AGENT, owner_id=owner_id, agent_id=agent_id),
             actor,
+            seed,
         )
 
     async def revoke_agent_keys(self, agent_id: str, actor: Actor) -> int:
@@ -76,8 +92,8 @@ class StoredApiKeys:
         """Revoke every live key of the user that has this name and tell how many."""
         return self._announce(await self._store.revoke_of_user(user_id, actor, name=name))
 
-    async def _issue(self, granted: KeyGrant, actor: Actor) -> IssuedKey:
-        secret, kept = _new_secret()
+    async def _issue(self, granted: KeyGrant, actor: Actor, seed: Seed | None = None) -> IssuedKey:
+        secret, kept = _new_secret(seed)
         return IssuedKey(await self._store.insert(granted, kept, actor), secret)
 
     def _announce(self, revoked: Sequence[str]) -> int:
@@ -86,6 +102,8 @@ class StoredApiKeys:
         return len(revoked)
 
 
-def _new_secret() -> tuple[str, KeptSecret]:
-    secret = API_KEY.encode(secrets.token_bytes(API_KEY.entropy_bytes))
-    return secret, KeptSecret(visible_prefix(secret), fingerprint(secret))
+def _new_secret(seed: Seed | None) -> tuple[str, KeptSecret]:
+    size = API_KEY.entropy_bytes
+    secret = API_KEY.encode(secrets.token_bytes(size) if seed is None else seed.entropy[:size])
+    key_id = None if seed is None else seed.identifier
+    return secret, KeptSecret(visible_prefix(secret), fingerprint(secret), key_id)

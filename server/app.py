@@ -30,6 +30,7 @@ from server.pipeline import (
     Audits,
     Authenticates,
     CachesAnswers,
+    CarriesOutOnce,
     Charges,
     ChecksSignatures,
     Compresses,
@@ -38,9 +39,9 @@ from server.pipeline import (
     Pipeline,
 )
 from server.rate_limits import Unlimited
-from server.rest import RestHandler
 from server.refusals import Refusals
 from server.request_heads import MAX_HEADER_BYTES
+from server.rest import RestHandler
 from server.routing import Routes
 from server.shedding import Gate, Turnstile
 from server.versions import Versions
@@ -78,8 +79,9 @@ def make_app(
     load: Load | None = None,
     referee: Judges | None = None,
     cache: CachesAnswers | None = None,
-    compression: Compresses | None = None,
     limits: Charges | None = None,
+    idempotency: CarriesOutOnce | None = None,
+    compression: Compresses | None = None,
     **settings: Any,
 ) -> HiveApplication:
     """Make the application of bound operations.
@@ -109,6 +111,7 @@ def make_app(
         new_call_id=new_call_id,
         referee=referee,
         cache=cache,
+        idempotency=idempotency,
         compression=compression,
     )
     settings.setdefault("log_function", _log_nothing)
@@ -148,15 +151,15 @@ def make_http_server(
     pipeline = app.pipeline if isinstance(app, HiveApplication) else None
     return StrictServer(
         app,
-        xheaders=False,
-        decompress_request=False,
-        max_header_size=MAX_HEADER_BYTES,
         refusals=Refusals(pipeline) if pipeline else None,
         counts=ConnectionCounts(
             max_connections,
             max_connections_per_address,
             pipeline.addresses.trusts if pipeline else None,
         ),
+        xheaders=False,
+        decompress_request=False,
+        max_header_size=MAX_HEADER_BYTES,
         max_buffer_size=2 * 1024 * 1024,
         idle_connection_timeout=HEADER_SECONDS,
         body_timeout=BODY_SECONDS,

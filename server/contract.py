@@ -174,6 +174,17 @@ def _read_response(
             if "schema" in media
         },
         headers=frozenset(declared.get("headers", ())),
+        secret_members=_secret_members(documents, declared),
+    )
+
+
+def _secret_members(documents: Documents, declared: Mapping[str, Any]) -> frozenset[str]:
+    shown = declared.get("content", {}).get(JSON, {}).get("schema", {})
+    _, schema = documents.follow(_OPENAPI, shown)
+    return frozenset(
+        name
+        for name, member in schema.get("properties", {}).items()
+        if documents.follow(_OPENAPI, member)[1].get("format") == "password"
     )
 
 

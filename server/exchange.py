@@ -55,7 +55,6 @@ class Exchange(RequestHandler):
         self._received_bytes = 0
         self._counted = False
         self.body = b""
-        self._code: str | None = None
         self._is_recorded = False
 
     def route(self) -> Any:
@@ -115,8 +114,8 @@ class Exchange(RequestHandler):
         elif status > HTTPStatus.INTERNAL_SERVER_ERROR:
             log.warning("request refused", reason=str(error), request_id=self.request_id)
         problem = build_problem(error, instance=self.request.path, request_id=self.request_id)
-        self._code = problem.members["code"]
-        return Answer(status, problem.headers, encode_json(problem.members), PROBLEM_JSON)
+        body, code = encode_json(problem.members), problem.members["code"]
+        return Answer(status, problem.headers, body, PROBLEM_JSON, code)
 
     async def options(self) -> None:
         """Answer a preflight, which needs no credential; any other goes the way of requests."""
@@ -136,7 +135,7 @@ class Exchange(RequestHandler):
             return answer
         self._is_recorded = True
         try:
-            await self.pipeline.audit.record(self.call, answer.status, self._code)
+            await self.pipeline.audit.record(self.call, answer.status, answer.code)
         except Exception as error:  # noqa: BLE001 - here exceptions become answers
             return self.refuse(error)
         return answer
@@ -147,7 +146,7 @@ class Exchange(RequestHandler):
         if not self._is_recorded:
             self._is_recorded = True
             try:
-                self.pipeline.audit.note(self.call, answer.status, self._code)
+                self.pipeline.audit.note(self.call, answer.status, answer.code)
             except Exception as full:  # noqa: BLE001 - here exceptions become answers
                 answer = self.refuse(full)
         self.send(answer)
@@ -268,11 +267,11 @@ class Exchange(RequestHandler):
             self._counted = False
             self.pipeline.running -= 1
 
+
 def read_request_id(headers: HTTPHeaders) -> str | None:
     """The client's `X-Request-Id` when it is sane: short, plain and no secret."""
     given = headers.get("X-Request-Id", "")
     return given if _REQUEST_ID.fullmatch(given) and not holds_secret(given) else None
-
 
 
 def _declared_length(headers: HTTPHeaders) -> int:

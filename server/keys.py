@@ -43,6 +43,7 @@ class Keys:
     sealing: bytes
     audit: bytes
     accounts: bytes
+    idempotency: bytes
 
     @classmethod
     def derive(cls, secret: bytes, *, previous: Sequence[bytes] = ()) -> Keys:
@@ -56,6 +57,7 @@ class Keys:
             sealing=_derive(secret, "sealing"),
             audit=_derive(secret, "audit-checkpoint"),
             accounts=_derive(secret, "login-account"),
+            idempotency=_derive(secret, "idempotency"),
         )
 
     def successor(self, refresh_token: str) -> bytes:

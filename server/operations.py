@@ -45,12 +45,13 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One declared answer."""
+    """One declared answer. `secret_members` of its body (`format: password`) are shown once."""
 
     status: int
     description: str
     schemas: Mapping[str, Schema]
     headers: frozenset[str] = frozenset()
+    secret_members: frozenset[str] = frozenset()
 
     @property
     def content_type(self) -> str | None:
@@ -119,6 +120,11 @@ class Operation:
     def is_blind(self) -> bool:
         """Whether its handler does not learn who asks: one kept answer is for everybody."""
         return "vary" not in self.extensions.get("x-cache", {"vary": None})
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether it is carried out once under an `Idempotency-Key`."""
+        return bool(self.extensions.get("x-idempotent", False))
 
     @property
     def mutates(self) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from typeid import TypeID
 
+from hive.idempotency import Chosen
 from hive.permissions import Principal
 from hive.ports import Services
 from server.addresses import AddressResolver
@@ -163,6 +164,22 @@ class CachesAnswers(Protocol):
         """Give a kept answer, or one that is made now. Raises what `make` raises."""
 
 
+class CarriesOutOnce(Protocol):
+    """Carries out once what comes under one `Idempotency-Key` (`x-idempotent`)."""
+
+    async def answer(
+        self,
+        exchange: RestHandler,
+        operation: Operation,
+        principal: Principal,
+        make: Callable[[Chosen | None], Awaitable[Answer]],
+    ) -> Answer:
+        """Make the answer, or give the one that was kept. Raises what `make` raises.
+
+        Raises IdempotencyInFlight, IdempotencyKeyReused, SecretNotReplayed, Unavailable.
+        """
+
+
 class Compresses(Protocol):
     """Sends answers in the content coding that the client likes best."""
 
@@ -203,6 +220,7 @@ class Pipeline:
     referee: Judges | None = None
     cache: CachesAnswers | None = None
     compression: Compresses | None = None
+    idempotency: CarriesOutOnce | None = None
     new_request_id: Callable[[], str] = field(default=lambda: str(TypeID("req")))
     running: int = 0
     draining: bool = False

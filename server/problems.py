@@ -25,6 +25,7 @@ from hive.errors import (
     Unauthenticated,
     Unavailable,
 )
+from hive.idempotency import IdempotencyInFlight, SecretNotReplayed
 from hive.rate_limits import RateLimited
 from hive.signing import SignatureRequired
 from server.contract import ContractMismatch
@@ -187,7 +188,10 @@ def _headers_of(condition: HiveError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer", "Accept-Signature": _accepted(condition)}
     if isinstance(condition, Unauthenticated):
         return {"WWW-Authenticate": "Bearer"}
-    if isinstance(condition, TooManyRequests | Unavailable):
+    if isinstance(condition, SecretNotReplayed):
+        location = {} if condition.location is None else {"Location": condition.location}
+        return {**location, "Idempotency-Replayed": "true"}
+    if isinstance(condition, TooManyRequests | Unavailable | IdempotencyInFlight):
         return {"Retry-After": str(condition.retry_after_seconds)}
     if isinstance(condition, MethodNotAllowed):
         return {"Allow": condition.allow}

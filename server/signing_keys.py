@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from hive.changes import Actor
 from hive.errors import Invalid
+from hive.idempotency import Seed
 from hive.permissions import Principal
 from hive.ports import Identifiers
 from hive.signing import (
@@ -81,9 +82,11 @@ class SealedSigningKeys:
         public_key: str | None,
         key_id: str | None,
         actor: Actor,
+        seed: Seed | None = None,
     ) -> IssuedSigningKey:
         """Register a key. Raises Invalid, NotFound, TooManySigningKeys."""
-        signing_key_id = self._identifiers.new("sgk")
+        seed = seed or Seed(self._identifiers.new("sgk"), secrets.token_bytes(HMAC_BYTES))
+        signing_key_id = seed.identifier
         raw = secret = None
         if algorithm is SigningAlgorithm.ED25519:
             if public_key is None:
@@ -92,7 +95,7 @@ class SealedSigningKeys:
         else:
             if public_key is not None:
                 raise Invalid("The server makes HMAC keys.", pointer="/public_key")
-            secret = secrets.token_bytes(HMAC_BYTES)
+            secret = seed.entropy[:HMAC_BYTES]
         new = NewSigningKey(
             signing_key_id=signing_key_id,
             owner_id=principal.principal_id,

@@ -42,11 +42,19 @@ class StoredUsers:
         self._guard = guard
         self._announce = announce
 
-    async def create(self, username: str, password: str, role: Role, actor: Actor) -> UserDetail:
-        """Add a user. Raises UsernameTaken, WeakPassword."""
+    async def create(
+        self,
+        username: str,
+        password: str,
+        role: Role,
+        actor: Actor,
+        *,
+        user_id: str | None = None,
+    ) -> UserDetail:
+        """Add a user. Raises UsernameTaken, WeakPassword, UndoneMeanwhile."""
         check_password(password, username=username)
         hashed = await self._passwords.hash(password)
-        return await self._store.insert(username, hashed, role, actor)
+        return await self._store.insert(username, hashed, role, actor, user_id=user_id)
 
     async def get(self, user_id: str) -> UserDetail:
         """Raise UserNotFound when there is none."""

@@ -34,6 +34,7 @@ from server.dispatcher import NodeDispatcher
 from server.duties import Duty
 from server.first_start import FirstStart, ensure_bootstrap
 from server.hub import Hub
+from server.idempotency import Idempotency
 from server.identifiers import TypeIdentifiers
 from server.invocation import Invoker
 from server.key_ends import KeyEnds
@@ -127,6 +128,9 @@ async def open_node(
             load=load,
             referee=_referee(settings),
             compression=compression,
+            idempotency=Idempotency(
+                store.idempotency, key=keys.idempotency, node_id=directory.node_id()
+            ),
             cache=open_response_cache(settings, keys, interface.contract, store, hub, redis),
         )
         invoker = Invoker(

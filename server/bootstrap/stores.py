@@ -19,6 +19,7 @@ from storage.mongo.client import (
     require_reachable,
 )
 from storage.mongo.events import MongoEventLog
+from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
 from storage.mongo.notices import MongoNotices
@@ -44,6 +45,7 @@ class Store:
     feed: MongoChangeFeed
     leadership: MongoLeadership
     audit: MongoAudit
+    idempotency: MongoIdempotency
 
 
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
@@ -59,9 +61,10 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     notices = MongoNotices(database)
     events = MongoEventLog(database)
     audit = MongoAudit(database)
+    idempotency = MongoIdempotency(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
-    for prepared in (agents, tasks, logs, notices, events, audit):
+    for prepared in (agents, tasks, logs, notices, events, audit, idempotency):
         await prepared.prepare()
     return Store(
         agents=agents,
@@ -73,6 +76,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         feed=MongoChangeFeed(open_database(stream_client, settings.mongodb_database), database),
         leadership=MongoLeadership(database),
         audit=audit,
+        idempotency=idempotency,
     )
 
 

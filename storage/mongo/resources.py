@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from pymongo import ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import DuplicateKeyError
 
 from hive.changes import Actor, Change
 from hive.errors import NotFound, WriteConflict
@@ -52,11 +53,19 @@ class Resources(Generic[R]):
         self._committed.append(callback)
 
     async def insert(self, resource_id: str, change: Change, actor: Actor) -> R:
-        """Add a resource. Raises DuplicateKeyError when the identifier or a unique field is in use.
+        """Add a resource; one that is there under the identifier already is given as it is.
 
-        The upsert can't touch a document that is there: none has version 0.
+        Raises DuplicateKeyError when a unique field is in use. The upsert can't touch a document
+        that is there: none has version 0.
         """
-        made = await self.save({"_id": resource_id, "version": 0}, change, actor, upsert=True)
+        try:
+            made = await self.save({"_id": resource_id, "version": 0}, change, actor, upsert=True)
+        except DuplicateKeyError:
+            there = {"_id": resource_id, **self._alive}
+            document = await self.collection.find_one(there, {"event": False})
+            if document is None:
+                raise
+            return self.read(document)
         if made is None:
             raise AssertionError("an upsert gave no document")
         return made

@@ -31,6 +31,7 @@ from hive.api_keys import (
 )
 from hive.changes import Actor
 from hive.errors import InvalidToken
+from hive.idempotency import UndoneMeanwhile
 from hive.identity import ApiKey, PrincipalKind, Session
 from hive.permissions import Principal
 from storage.sql import api_key_events, revocations
@@ -82,18 +83,23 @@ class SqlApiKeys:
         def work(sql: SqlSession) -> ApiKey:
             # Whoever makes a key of the same user at the same time waits here, and then counts.
             sql.get(UserRow, caller.principal_id, with_for_update=True)
+            if (made := _find_made(sql, secret)) is not None:
+                return _not_undone(made)
             _, maker = _lock(sql, caller)
             now = self._database.now(sql)
             _require_room(sql, caller.principal_id, now)
             return _insert(sql, grant(wish, maker, now), secret, actor, now)
 
-        return await self._database.write(work)
+        return await self._database.write_once(work)
 
     async def insert(self, granted: KeyGrant, secret: KeptSecret, actor: Actor) -> ApiKey:
         """Add a key that nobody has to ask for."""
-        return await self._database.write(
-            lambda sql: _insert(sql, granted, secret, actor, self._database.now(sql))
-        )
+
+        def work(sql: SqlSession) -> ApiKey:
+            made = _find_made(sql, secret)
+            return made or _insert(sql, granted, secret, actor, self._database.now(sql))
+
+        return await self._database.write_once(work)
 
     async def revoke(self, caller: Principal, key_id: str, actor: Actor) -> SeenKey:
         """End a key. Idempotent. Raises ApiKeyNotFound, InvalidToken."""
@@ -119,6 +125,8 @@ class SqlApiKeys:
         """Add the successor and set the old key's end."""
 
         def work(sql: SqlSession) -> ApiKey:
+            if (made := _find_made(sql, secret)) is not None:
+                return _not_undone(made)
             row, maker = _lock_visible(sql, caller, key_id)
             now = self._database.now(sql)
             owner = sql.get(UserRow, row.owner_id) if row.owner_id else None
@@ -133,7 +141,7 @@ class SqlApiKeys:
             revocations.record(sql, row.key_id, now)
             return successor
 
-        return await self._database.write(work)
+        return await self._database.write_once(work)
 
     async def revoke_of_agent(self, agent_id: str, actor: Actor) -> tuple[str, ...]:
         """Revoke the agent's live keys."""
@@ -290,11 +298,23 @@ def _require_room(sql: SqlSession, user_id: str, now: datetime) -> None:
         raise TooManyApiKeys(owner_id=user_id)
 
 
+def _find_made(sql: SqlSession, secret: KeptSecret) -> ApiKey | None:
+    """The key that the same request has made before."""
+    row = sql.get(ApiKeyRow, secret.key_id) if secret.key_id is not None else None
+    return api_key_of(row) if row else None
+
+
+def _not_undone(made: ApiKey) -> ApiKey:
+    if made.revoked_at is not None:
+        raise UndoneMeanwhile(key_id=made.key_id)
+    return made
+
+
 def _insert(
     sql: SqlSession, granted: KeyGrant, secret: KeptSecret, actor: Actor, now: datetime
 ) -> ApiKey:
     row = ApiKeyRow(
-        key_id=str(TypeID(prefix="key")),
+        key_id=secret.key_id or str(TypeID(prefix="key")),
         name=granted.name,
         prefix=secret.prefix,
         key_hash=secret.key_hash,

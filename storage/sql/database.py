@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import tornado_sqlalchemy
 from sqlalchemy import Connection, Engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -110,6 +110,16 @@ class Database:
             raise Unavailable(reason="the SQL database did not answer in time") from error
         finally:
             self._queued -= 1
+
+    async def write_once(self, work: Callable[[Session], T]) -> T:
+        """As `write`, for work that looks for what it made before, and makes it if it is not there.
+
+        Two of them at once may both find nothing; the one that lost looks again.
+        """
+        try:
+            return await self.write(work)
+        except IntegrityError:
+            return await self.write(work)
 
     def now(self, session: Session) -> datetime:
         """The time of the database, which all nodes share."""

@@ -41,6 +41,12 @@ def record_all(sql: SqlSession, subject_ids: Sequence[str], now: datetime) -> No
     sql.execute(delete(RevocationRow).where(RevocationRow.position <= position - KEPT))
 
 
+def holds(sql: SqlSession, subject_id: str) -> bool:
+    """Whether a change of the subject is among the newest `KEPT`."""
+    found = select(RevocationRow.position).where(RevocationRow.subject_id == subject_id).limit(1)
+    return sql.scalar(found) is not None
+
+
 def position(sql: SqlSession) -> int:
     """The newest position; 0 when nothing was ever revoked."""
     return sql.scalar(select(RevocationCounterRow.position)) or 0

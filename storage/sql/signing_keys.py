@@ -30,6 +30,9 @@ class SqlSigningKeys:
             now = self._database.now(sql)
             # Whoever registers for the same owner at the same time waits here, and then counts.
             sql.get(UserRow, key.owner_id, with_for_update=True)
+            made = sql.get(SigningKeyRow, key.signing_key_id)
+            if made is not None:
+                return _signing_key_of(made)
             live = select(func.count()).where(
                 SigningKeyRow.owner_id == key.owner_id, SigningKeyRow.revoked_at.is_(None)
             )

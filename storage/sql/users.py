@@ -17,6 +17,7 @@ from typeid import TypeID
 
 from hive.changes import Actor
 from hive.errors import InvalidToken, WriteConflict
+from hive.idempotency import UndoneMeanwhile
 from hive.identity import PrincipalKind, User, UsernameTaken, username_key
 from hive.permissions import Role
 from hive.preconditions import ExpectedVersions
@@ -44,14 +45,26 @@ class SqlUsers:
         self._database = database
 
     async def insert(
-        self, username: str, password_hash: str, role: Role, actor: Actor
+        self,
+        username: str,
+        password_hash: str,
+        role: Role,
+        actor: Actor,
+        *,
+        user_id: str | None = None,
     ) -> UserDetail:
-        """Add a user. Raises UsernameTaken."""
+        """Add a user. Raises UsernameTaken, UndoneMeanwhile."""
 
         def work(sql: SqlSession) -> UserDetail:
+            if user_id is not None:
+                found = _details(sql, UserRow.user_id == user_id)
+                if found:
+                    return found[0]
+                if revocations.holds(sql, user_id):
+                    raise UndoneMeanwhile(user_id=user_id)
             now = self._database.now(sql)
             row = UserRow(
-                user_id=str(TypeID(prefix="usr")),
+                user_id=user_id or str(TypeID(prefix="usr")),
                 username=username.strip(),
                 username_key=username_key(username),
                 password_hash=password_hash,
@@ -68,7 +81,7 @@ class SqlUsers:
             return UserDetail(user)
 
         try:
-            return await self._database.write(work)
+            return await self._database.write_once(work)
         except IntegrityError as error:
             raise UsernameTaken(username=username) from error
 

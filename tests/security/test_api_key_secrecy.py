@@ -55,7 +55,7 @@ def test_no_two_keys_are_alike(count: int) -> None:
     """A prefix, 178 bits or more in base62, CRC-32 of both; what is kept of it is its SHA-256."""
     seen = set()
     for _ in range(count):
-        key, kept = _new_secret()
+        key, kept = _new_secret(None)
         found = FORM.fullmatch(key)
         assert found is not None
         body, checksum = found.groups()
