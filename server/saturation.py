@@ -77,8 +77,10 @@ class AdaptiveLimit:
             self._lower(self._target / self._delay, self._least)
         elif self._crowded >= CROWDED_INTERVALS:
             self._lower(USEFUL / self._trough, min(USEFUL, self._most))
-        elif self._delay <= self._target and (
-            self._limit < self._start or self._peak >= self.value
+        elif (
+            self._delay <= self._target
+            and not self._crowded
+            and (self._limit < self._start or self._peak >= self.value)
         ):
             self._limit = min(self._limit + math.sqrt(self._limit), float(self._most))
 
