@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from handlers.context import Context, Reply
-from handlers.pages import page_position, page_reply
+from handlers.pages import open_page, read_labels
 from handlers.views import agent_view, control_view, held_lease_view, lease_view
 from hive import agents as machine
 from hive.agents import Agent, AgentAction, AgentSpec, AgentStatus
@@ -24,21 +24,42 @@ async def list_agents(
     *,
     status: str | None,
     agent_type: str | None,
+    capability: str | None,
+    label: list[str] | None,
+    order: str,
     limit: int,
     cursor: str | None,
+    fields: list[str] | None,
 ) -> Reply:
-    """All registered agents, oldest first."""
-    wanted = AgentFilter(AgentStatus(status) if status else None, agent_type)
-    after = page_position(context, "list_agents", cursor)
-    agents = await context.services.agents.list(wanted, after=after, limit=limit + 1)
-    page = agents[:limit]
-    return page_reply(
+    """Registered agents, by the time they registered."""
+    page = open_page(
         context,
         "list_agents",
         PATH,
-        [agent_view(agent) for agent in page],
-        last=page[-1].agent_id if len(agents) > limit else None,
-        query={"status": status, "agent_type": agent_type, "limit": limit},
+        cursor=cursor,
+        limit=limit,
+        fields=fields,
+        query={
+            "status": status,
+            "agent_type": agent_type,
+            "capability": capability,
+            "label": label,
+            "order": order,
+        },
+    )
+    wanted = AgentFilter(
+        status=AgentStatus(status) if status else None,
+        agent_type=agent_type,
+        capability=capability,
+        labels=read_labels(label),
+    )
+    agents = await context.services.agents.list(
+        wanted, after=page.position, limit=limit + 1, newest_first=order == "desc"
+    )
+    shown = agents[:limit]
+    return page.reply(
+        [agent_view(agent) for agent in shown],
+        last=shown[-1].agent_id if len(agents) > limit else None,
     )
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from handlers.context import Context, Reply
-from handlers.pages import page_position, page_reply
+from handlers.pages import open_page
 from handlers.views import api_key_view
 from hive.api_key_ports import ApiKeyFilter
 from hive.api_keys import KeyStatus, KeyWish
@@ -17,22 +17,32 @@ OVERLAP_SECONDS = 86_400
 
 
 async def list_api_keys(
-    context: Context, *, owner: str | None, status: str | None, limit: int, cursor: str | None
+    context: Context,
+    *,
+    owner: str | None,
+    status: str | None,
+    limit: int,
+    cursor: str | None,
+    fields: list[str] | None,
 ) -> Reply:
     """The caller's own keys, or everybody's for an admin; newest first."""
-    wanted = ApiKeyFilter(owner, KeyStatus(status) if status else None)
-    after = page_position(context, "list_api_keys", cursor)
-    keys = await context.services.api_keys.list(
-        context.caller, wanted, after=after, limit=limit + 1
-    )
-    page = keys[:limit]
-    return page_reply(
+    page = open_page(
         context,
         "list_api_keys",
         PATH,
-        [api_key_view(seen.key, seen.status) for seen in page],
-        last=page[-1].key.key_id if len(keys) > limit else None,
-        query={"owner": owner, "status": status, "limit": limit},
+        cursor=cursor,
+        limit=limit,
+        fields=fields,
+        query={"owner": owner, "status": status},
+    )
+    wanted = ApiKeyFilter(owner, KeyStatus(status) if status else None)
+    keys = await context.services.api_keys.list(
+        context.caller, wanted, after=page.position, limit=limit + 1
+    )
+    shown = keys[:limit]
+    return page.reply(
+        [api_key_view(seen.key, seen.status) for seen in shown],
+        last=shown[-1].key.key_id if len(keys) > limit else None,
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from handlers.context import Context, Reply
-from handlers.pages import page_position, page_reply
+from handlers.pages import open_page
 from hive.audit import AuditOutcome, Record, canonical
 from hive.audit_ports import AuditFilter
 from hive.errors import Invalid
@@ -27,6 +27,7 @@ async def list_audit_records(
     until: str | None,
     limit: int,
     cursor: str | None,
+    fields: list[str] | None,
 ) -> Reply:
     """The newest records first."""
     query = {
@@ -37,17 +38,20 @@ async def list_audit_records(
         "since": since,
         "until": until,
     }
-    before = page_position(context, "list_audit_records", cursor)
-    records = await context.services.audit.list(_filter(query), before=before, limit=limit + 1)
-    page = records[:limit]
-    return page_reply(
+    page = open_page(
         context,
         "list_audit_records",
         PATH,
-        page,
-        last=page[-1]["record_id"] if len(records) > limit else None,
-        query={**query, "limit": limit},
+        cursor=cursor,
+        limit=limit,
+        fields=fields,
+        query=query,
     )
+    records = await context.services.audit.list(
+        _filter(query), before=page.position, limit=limit + 1
+    )
+    shown = records[:limit]
+    return page.reply(shown, last=shown[-1]["record_id"] if len(records) > limit else None)
 
 
 async def export_audit_records(
@@ -70,20 +74,15 @@ async def export_audit_records(
         "since": since,
         "until": until,
     }
-    position = page_position(context, "export_audit_records", cursor)
+    page = open_page(
+        context, "export_audit_records", f"{PATH}/export", cursor=cursor, query=query
+    )
     records = await context.services.audit.export(
-        _filter(query), after=_place(position), limit=EXPORTED + 1
+        _filter(query), after=_place(page.position), limit=EXPORTED + 1
     )
-    page = records[:EXPORTED]
-    linked = page_reply(
-        context,
-        "export_audit_records",
-        f"{PATH}/export",
-        [],
-        last=f"{page[-1]['boot']}:{page[-1]['n']}" if len(records) > EXPORTED else None,
-        query=query,
-    )
-    return Reply(b"".join(map(_line, page)), headers=linked.headers)
+    shown = records[:EXPORTED]
+    last = f"{shown[-1]['boot']}:{shown[-1]['n']}" if len(records) > EXPORTED else None
+    return Reply(b"".join(map(_line, shown)), headers=page.links(last))
 
 
 async def get_audit_record(context: Context, *, record_id: str) -> Reply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from handlers.context import Context, Reply
-from handlers.pages import page_position, page_reply
+from handlers.pages import open_page
 from hive.events import audience_of, envelope
 from hive.ports import EventFilter
 
@@ -19,14 +19,23 @@ async def list_events(
     subject: str | None,
     limit: int,
     cursor: str | None,
+    fields: list[str] | None,
 ) -> Reply:
     """A page of the event log."""
-    position = page_position(context, "list_events", cursor)
     newest_first = order == "desc"
+    page = open_page(
+        context,
+        "list_events",
+        PATH,
+        cursor=cursor,
+        limit=limit,
+        fields=fields,
+        query={"order": order, "type": type, "subject": subject, "after": after},
+    )
     # Descending, `after` is where the list ends; it starts at the newest event.
     start = 0 if newest_first or after is None else after
-    if position is not None:
-        start = int(position)
+    if page.position is not None:
+        start = int(page.position)
     events = await context.services.events.read(
         EventFilter(type, subject, audience_of(context.caller)),
         after=start,
@@ -35,13 +44,8 @@ async def list_events(
     )
     if newest_first and after is not None:
         events = [event for event in events if event.seq > after]
-    page = events[:limit]
-    return page_reply(
-        context,
-        "list_events",
-        PATH,
-        [envelope(event) for event in page],
-        last=str(page[-1].seq) if len(events) > limit else None,
-        query={"order": order, "type": type, "subject": subject, "limit": limit}
-        | ({"after": after} if newest_first else {}),
+    shown = events[:limit]
+    return page.reply(
+        [envelope(event) for event in shown],
+        last=str(shown[-1].seq) if len(events) > limit else None,
     )

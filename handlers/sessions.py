@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from handlers.context import Context, Reply
-from handlers.pages import page_position, page_reply
+from handlers.pages import open_page
 from handlers.views import session_view
 
 PATH = "/api/v1/auth/sessions"
 
 
-async def list_sessions(context: Context, *, limit: int, cursor: str | None) -> Reply:
+async def list_sessions(
+    context: Context, *, limit: int, cursor: str | None, fields: list[str] | None
+) -> Reply:
     """One's own live sessions, newest first."""
     caller = context.caller
-    after = page_position(context, "list_sessions", cursor)
-    sessions = await context.services.sessions.list(
-        caller.principal_id, after=after, limit=limit + 1
+    page = open_page(
+        context, "list_sessions", PATH, cursor=cursor, limit=limit, fields=fields, query={}
     )
-    page = sessions[:limit]
-    return page_reply(
-        context,
-        "list_sessions",
-        PATH,
-        [session_view(each, current=each.session_id == caller.session_id) for each in page],
-        last=page[-1].session_id if len(sessions) > limit else None,
-        query={"limit": limit},
+    sessions = await context.services.sessions.list(
+        caller.principal_id, after=page.position, limit=limit + 1
+    )
+    shown = sessions[:limit]
+    return page.reply(
+        [session_view(each, current=each.session_id == caller.session_id) for each in shown],
+        last=shown[-1].session_id if len(sessions) > limit else None,
     )
 
 

@@ -6,7 +6,7 @@ from base64 import b64encode
 from typing import Any
 
 from handlers.context import Context, Reply
-from handlers.pages import page_position, page_reply
+from handlers.pages import open_page
 from handlers.views import signing_key_view
 from hive.signing import SigningAlgorithm
 
@@ -14,21 +14,30 @@ PATH = "/api/v1/signing-keys"
 
 
 async def list_signing_keys(
-    context: Context, *, owner: str | None, limit: int, cursor: str | None
+    context: Context,
+    *,
+    owner: str | None,
+    limit: int,
+    cursor: str | None,
+    fields: list[str] | None,
 ) -> Reply:
     """One's own, newest first; an admin sees everybody's."""
-    after = page_position(context, "list_signing_keys", cursor)
-    keys = await context.services.signing_keys.list(
-        context.caller, owner=owner, after=after, limit=limit + 1
-    )
-    page = keys[:limit]
-    return page_reply(
+    page = open_page(
         context,
         "list_signing_keys",
         PATH,
-        [signing_key_view(key) for key in page],
-        last=page[-1].signing_key_id if len(keys) > limit else None,
-        query={"owner": owner, "limit": limit},
+        cursor=cursor,
+        limit=limit,
+        fields=fields,
+        query={"owner": owner},
+    )
+    keys = await context.services.signing_keys.list(
+        context.caller, owner=owner, after=page.position, limit=limit + 1
+    )
+    shown = keys[:limit]
+    return page.reply(
+        [signing_key_view(key) for key in shown],
+        last=shown[-1].signing_key_id if len(keys) > limit else None,
     )
 
 

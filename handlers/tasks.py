@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from handlers.context import Context, Reply
-from handlers.pages import page_position, page_reply
+from handlers.pages import open_page, read_labels
 from handlers.views import log_line_view, receipt_view, task_summary_view, task_view
 from hive import tasks as machine
 from hive.changes import Change
@@ -38,34 +38,45 @@ async def list_tasks(
     owner: str | None,
     agent_id: str | None,
     name: str | None,
+    label: list[str] | None,
+    order: str,
     limit: int,
     cursor: str | None,
+    fields: list[str] | None,
 ) -> Reply:
-    """Tasks, newest first."""
-    wanted = TaskFilter(
-        status=TaskStatus(status) if status else None,
-        priority=TaskPriority(priority) if priority else None,
-        owner=owner,
-        agent_id=agent_id,
-        name=name,
-    )
-    after = page_position(context, "list_tasks", cursor)
-    tasks = await context.services.tasks.list(wanted, after=after, limit=limit + 1)
-    page = tasks[:limit]
-    return page_reply(
+    """Tasks, by the time they were submitted."""
+    page = open_page(
         context,
         "list_tasks",
         PATH,
-        [task_summary_view(task) for task in page],
-        last=page[-1].task_id if len(tasks) > limit else None,
+        cursor=cursor,
+        limit=limit,
+        fields=fields,
         query={
             "status": status,
             "priority": priority,
             "owner": owner,
             "agent_id": agent_id,
             "name": name,
-            "limit": limit,
+            "label": label,
+            "order": order,
         },
+    )
+    wanted = TaskFilter(
+        status=TaskStatus(status) if status else None,
+        priority=TaskPriority(priority) if priority else None,
+        owner=owner,
+        agent_id=agent_id,
+        name=name,
+        labels=read_labels(label),
+    )
+    tasks = await context.services.tasks.list(
+        wanted, after=page.position, limit=limit + 1, newest_first=order == "desc"
+    )
+    shown = tasks[:limit]
+    return page.reply(
+        [task_summary_view(task) for task in shown],
+        last=shown[-1].task_id if len(tasks) > limit else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from handlers.context import Context, Reply
-from handlers.pages import page_position, page_reply
+from handlers.pages import open_page
 from handlers.views import session_view, user_view
 from hive.permissions import Role
 from hive.preconditions import read_if_match
@@ -15,20 +15,30 @@ PATH = "/api/v1/users"
 
 
 async def list_users(
-    context: Context, *, role: str | None, disabled: bool | None, limit: int, cursor: str | None
+    context: Context,
+    *,
+    role: str | None,
+    disabled: bool | None,
+    limit: int,
+    cursor: str | None,
+    fields: list[str] | None,
 ) -> Reply:
     """All users, oldest first."""
-    wanted = UserFilter(Role(role) if role else None, disabled)
-    after = page_position(context, "list_users", cursor)
-    users = await context.services.users.list(wanted, after=after, limit=limit + 1)
-    page = users[:limit]
-    return page_reply(
+    page = open_page(
         context,
         "list_users",
         PATH,
-        [user_view(each) for each in page],
-        last=page[-1].user.user_id if len(users) > limit else None,
-        query={"role": role, "disabled": _text(disabled), "limit": limit},
+        cursor=cursor,
+        limit=limit,
+        fields=fields,
+        query={"role": role, "disabled": disabled},
+    )
+    wanted = UserFilter(Role(role) if role else None, disabled)
+    users = await context.services.users.list(wanted, after=page.position, limit=limit + 1)
+    shown = users[:limit]
+    return page.reply(
+        [user_view(each) for each in shown],
+        last=shown[-1].user.user_id if len(users) > limit else None,
     )
 
 
@@ -78,21 +88,26 @@ async def reset_user_password(
 
 
 async def list_user_sessions(
-    context: Context, *, user_id: str, limit: int, cursor: str | None
+    context: Context, *, user_id: str, limit: int, cursor: str | None, fields: list[str] | None
 ) -> Reply:
     """Where the user is logged in, newest first."""
-    after = page_position(context, "list_user_sessions", cursor)
-    await context.services.users.get(user_id)
-    sessions = await context.services.sessions.list(user_id, after=after, limit=limit + 1)
-    page = sessions[:limit]
-    current = context.caller.session_id
-    return page_reply(
+    path = f"{PATH}/{user_id}/sessions"
+    page = open_page(
         context,
         "list_user_sessions",
-        f"{PATH}/{user_id}/sessions",
-        [session_view(each, current=each.session_id == current) for each in page],
-        last=page[-1].session_id if len(sessions) > limit else None,
-        query={"limit": limit},
+        path,
+        cursor=cursor,
+        limit=limit,
+        fields=fields,
+        query={},
+    )
+    await context.services.users.get(user_id)
+    sessions = await context.services.sessions.list(user_id, after=page.position, limit=limit + 1)
+    shown = sessions[:limit]
+    current = context.caller.session_id
+    return page.reply(
+        [session_view(each, current=each.session_id == current) for each in shown],
+        last=shown[-1].session_id if len(sessions) > limit else None,
     )
 
 
@@ -107,7 +122,3 @@ async def revoke_user_session(context: Context, *, user_id: str, session_id: str
     """End one session of the user."""
     await context.services.sessions.revoke(user_id, session_id, context.actor)
     return Reply({"message": "Session revoked"})
-
-
-def _text(flag: bool | None) -> str | None:  # noqa: FBT001 - a value, not a switch
-    return None if flag is None else str(flag).lower()

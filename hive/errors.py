@@ -231,9 +231,19 @@ class Malformed(HiveError):
     title = "Request does not match the contract"
 
 
+class UnknownField(Malformed):
+    """A name in `fields` that the items of the list do not have."""
+
+    code = "unknown-field"
+    title = "Unknown field"
+
+
 class MalformedCursor(Malformed):
-    """A cursor that this list did not give."""
+    """A cursor that this list did not give, or not with these filters."""
 
     code = "malformed-cursor"
     title = "Malformed cursor"
-    default_detail = "The cursor is not one that this list gave. Take it from the Link header."
+    default_detail = (
+        "The cursor is not one that this list gave with these filters and this order."
+        " Follow the Link header as it is."
+    )

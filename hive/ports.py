@@ -15,6 +15,7 @@ from hive.agents import Agent, AgentStatus
 from hive.api_key_ports import ApiKeys
 from hive.audit_ports import AuditReader
 from hive.changes import Actor, Change
+from hive.errors import UnknownField
 from hive.events import Audience, Event
 from hive.identity_ports import Accounts
 from hive.leases import LeaseProof
@@ -30,23 +31,30 @@ DecideTask = Callable[[Task], Change | None]
 DecideAgent = Callable[[Agent], Change | None]
 
 
+Label = tuple[str, str]
+"""Key and value. A key has neither a dot nor a `$` in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """Which tasks a list shows; None is any."""
+    """Which tasks a list shows; None is any. All of `labels` have to be there."""
 
     status: TaskStatus | None = None
     priority: TaskPriority | None = None
     owner: str | None = None
     agent_id: str | None = None
     name: str | None = None
+    labels: tuple[Label, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AgentFilter:
-    """Which agents a list shows; None is any."""
+    """Which agents a list shows; None is any. All of `labels` have to be there."""
 
     status: AgentStatus | None = None
     agent_type: str | None = None
+    capability: str | None = None
+    labels: tuple[Label, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +109,10 @@ class Tasks(Holdings, Protocol):
     async def statuses(self, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
         """The statuses of those of the tasks that exist."""
 
-    async def list(self, wanted: TaskFilter, *, after: str | None, limit: int) -> Sequence[Task]:
-        """Newest first, without free-form values, behind the identifier `after`."""
+    async def list(
+        self, wanted: TaskFilter, *, after: str | None, limit: int, newest_first: bool = True
+    ) -> Sequence[Task]:
+        """By identifier, without free-form values, behind the identifier `after`."""
 
     async def change(self, task_id: str, decide: DecideTask, actor: Actor) -> Task:
         """Load, decide, save under the version that was loaded; again when another was faster.
@@ -159,8 +169,10 @@ class Agents(Protocol):
     async def get(self, agent_id: str) -> Agent:
         """Raise AgentNotFound when there is none (a tombstone is none)."""
 
-    async def list(self, wanted: AgentFilter, *, after: str | None, limit: int) -> Sequence[Agent]:
-        """Oldest first; `after` is the last identifier of the page before."""
+    async def list(
+        self, wanted: AgentFilter, *, after: str | None, limit: int, newest_first: bool = False
+    ) -> Sequence[Agent]:
+        """By identifier; `after` is the last one of the page before."""
 
     async def change(self, agent_id: str, decide: DecideAgent, actor: Actor) -> Agent:
         """Load, decide, save, as `Tasks.change`. Raises AgentNotFound, NameTaken, WriteConflict."""
@@ -235,6 +247,22 @@ class Documents(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ItemFields:
+    """The members that the items of a list can have, in the contract's order, and always have."""
+
+    known: tuple[str, ...]
+    required: frozenset[str]
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise UnknownField for a name that is none of them."""
+        for name in names:
+            if name not in self.known:
+                raise UnknownField(
+                    f"The items of this list have no {name!r}. They have {', '.join(self.known)}."
+                )
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Periods that agents are told, in seconds."""
 
@@ -268,3 +296,5 @@ class Services:
     limits: Limits
     version: str
     readiness: Callable[[], Awaitable[Mapping[str, Any]]]
+    item_fields: Mapping[str, ItemFields]
+    """Of the lists, by operationId."""

@@ -60,6 +60,7 @@ def bind(contract: Contract, package: str = "handlers") -> dict[str, BoundOperat
     bound: dict[str, BoundOperation] = {}
     for operation in contract.operations.values():
         problems.extend(_permission_problems(operation))
+        problems.extend(_condition_problems(operation))
         problems.extend(_rate_limit_problems(operation))
         problems.extend(deprecation_problems(operation, contract.operations))
         if operation.controller not in modules:
@@ -122,6 +123,24 @@ def _rate_limit_problems(operation: Operation) -> Iterator[str]:
         yield f"{operation.operation_id}: x-rate-limit is {declared}, not one of {known}"
     elif declared == UNLIMITED and not operation.public:
         yield f"{operation.operation_id}: only a public operation has no rate limit"
+
+
+def _condition_problems(operation: Operation) -> Iterator[str]:
+    where = operation.operation_id
+    headers = {one.name: one for one in operation.parameters if one.location == "header"}
+    if operation.precondition not in (None, "required"):
+        yield f"{where}: unknown x-precondition {operation.precondition}"
+    if operation.precondition is not None and "If-Match" not in headers:
+        yield f"{where}: x-precondition without the parameter If-Match"
+    if "If-Match" in headers and 412 not in operation.responses:  # noqa: PLR2004
+        yield f"{where}: If-Match and no 412"
+    asked = headers.get("If-None-Match")
+    if (asked is not None) != (304 in operation.responses):  # noqa: PLR2004
+        yield f"{where}: one of If-None-Match and 304 without the other"
+    if asked is not None and not (asked.for_pipeline and operation.method == "GET"):
+        yield f"{where}: If-None-Match is for the pipeline of GET"
+    if operation.selects_fields and operation.item_fields is None:
+        yield f"{where}: fields of what is no list of objects"
 
 
 def _names_what_may_be_of_others(operation: Operation) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
+from hive.ports import ItemFields
 from server.documents import ContractError, Documents
 from server.operations import (
     JSON,
@@ -115,7 +116,18 @@ def _read_operation(
         responses=MappingProxyType(responses),
         extensions=MappingProxyType({k: v for k, v in declared.items() if k.startswith("x-")}),
         document=declared,
+        item_fields=_read_item_fields(documents, declared["responses"]),
     )
+
+
+def _read_item_fields(documents: Documents, responses: Mapping[str, Any]) -> ItemFields | None:
+    _, answer = documents.follow(_OPENAPI, responses.get("200", {}))
+    listed = answer.get("content", {}).get(JSON, {}).get("schema", {})
+    _, schema = documents.follow(_OPENAPI, listed)
+    _, item = documents.follow(_OPENAPI, schema.get("items", {}))
+    if not item.get("properties"):
+        return None
+    return ItemFields(tuple(item["properties"]), frozenset(item.get("required", ())))
 
 
 def _read_parameter(

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hive.errors import HiveError, NotFound, PreconditionRequired
+from hive.ports import ItemFields
 from server.documents import MAX_ERRORS, Schema, shorten
 from server.json_body import cut_raw_members, decode_json
 from server.parameters import NotOfType, Parameter
@@ -75,6 +76,8 @@ class Operation:
     responses: Mapping[int, Response]
     extensions: Mapping[str, Any]
     document: Mapping[str, Any] = field(repr=False)
+    item_fields: ItemFields | None = None
+    """Of the objects in the array that it answers with."""
 
     @property
     def success(self) -> Response:
@@ -100,6 +103,11 @@ class Operation:
     def deprecated(self) -> bool:
         """Whether another operation takes its place (`server/deprecations.py`)."""
         return bool(self.document.get("deprecated", False))
+
+    @property
+    def selects_fields(self) -> bool:
+        """Whether clients say what they want to see of the items of this list."""
+        return any((one.location, one.name) == ("query", "fields") for one in self.parameters)
 
     @property
     def is_conditional(self) -> bool:

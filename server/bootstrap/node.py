@@ -297,6 +297,11 @@ def _make_services(
         limits=Limits(settings.lease_seconds, settings.agent_timeout_seconds / 3),
         version=importlib.metadata.version("agentzero-api"),
         readiness=engine.readiness.check,
+        item_fields={
+            name: operation.item_fields
+            for name, operation in interface.contract.operations.items()
+            if operation.item_fields is not None
+        },
     )
 
 

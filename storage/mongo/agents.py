@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pymongo import ASCENDING, IndexModel, ReturnDocument
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from hive.agents import (
@@ -21,7 +21,7 @@ from hive.changes import Actor, Change
 from hive.errors import AgentNotFound, NameTaken
 from hive.ports import AgentFilter, DecideAgent
 from storage.mongo.client import Database, guarded, make_indexes
-from storage.mongo.resources import Committed, Resources
+from storage.mongo.resources import LABELS_INDEX, Committed, Resources, labelled
 
 INDEXES = (
     IndexModel(
@@ -31,6 +31,9 @@ INDEXES = (
         partialFilterExpression={"deleted": False},
     ),
     IndexModel([("status", ASCENDING), ("_id", ASCENDING)], name="status"),
+    IndexModel([("agent_type", ASCENDING), ("_id", ASCENDING)], name="agent_type"),
+    IndexModel([("capabilities", ASCENDING), ("_id", ASCENDING)], name="capabilities"),
+    LABELS_INDEX,
     IndexModel([("online", ASCENDING), ("last_heartbeat_at", ASCENDING)], name="silent"),
 )
 
@@ -68,16 +71,22 @@ class MongoAgents:
         return await self._resources.get(agent_id)
 
     @guarded
-    async def list(self, wanted: AgentFilter, *, after: str | None, limit: int) -> Sequence[Agent]:
+    async def list(
+        self, wanted: AgentFilter, *, after: str | None, limit: int, newest_first: bool = False
+    ) -> Sequence[Agent]:
         query: dict[str, Any] = {"deleted": False}
         if wanted.status is not None:
             query["status"] = wanted.status.value
         if wanted.agent_type is not None:
             query["agent_type"] = {"$eq": wanted.agent_type}
+        if wanted.capability is not None:
+            query["capabilities"] = {"$eq": wanted.capability}
+        query |= labelled(wanted.labels)
         if after is not None:
-            query["_id"] = {"$gt": after}
-        cursor = self._collection.find(query, {"event": False}).sort("_id", ASCENDING).limit(limit)
-        return [read_agent(document) async for document in cursor]
+            query["_id"] = {"$lt" if newest_first else "$gt": after}
+        way = DESCENDING if newest_first else ASCENDING
+        cursor = self._collection.find(query, {"event": False}).sort("_id", way)
+        return [read_agent(document) async for document in cursor.limit(limit)]
 
     @guarded
     async def change(self, agent_id: str, decide: DecideAgent, actor: Actor) -> Agent:

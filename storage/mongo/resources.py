@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from pymongo import ReturnDocument
+from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import DuplicateKeyError
 
 from hive.changes import Actor, Change
 from hive.errors import NotFound, WriteConflict
+from hive.ports import Label
 from storage.mongo.changes import update_pipeline
 from storage.mongo.client import Document, guarded
 
@@ -25,6 +26,15 @@ PAUSE_SECONDS = 0.001
 LONGEST_PAUSE_SECONDS = 0.05
 Committed = Callable[[Any, str], None]
 """Told of each change that this node made: the resource as it is now and the type of the event."""
+
+
+LABELS_INDEX: Final = IndexModel([("labels.$**", ASCENDING)], name="labels")
+"""Of each label by its key."""
+
+
+def labelled(labels: Sequence[Label]) -> Document:
+    """A query for what has all of the labels."""
+    return {"$and": [{f"labels.{key}": {"$eq": value}} for key, value in labels]} if labels else {}
 
 
 class Resources(Generic[R]):

@@ -19,7 +19,7 @@ from hive.ports import DecideTask, TaskFilter
 from hive.tasks import SUMMARY_FIELDS, Task, TaskStatus
 from storage.mongo.changes import expression
 from storage.mongo.client import Database, Document, guarded, make_indexes
-from storage.mongo.resources import Committed, Resources
+from storage.mongo.resources import LABELS_INDEX, Committed, Resources, labelled
 from storage.mongo.task_documents import read_task
 
 INDEXES = (
@@ -55,6 +55,9 @@ INDEXES = (
     IndexModel([("owner", ASCENDING), ("_id", DESCENDING)], name="owner"),
     IndexModel([("agent_id", ASCENDING), ("_id", DESCENDING)], name="agent"),
     IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="status"),
+    IndexModel([("priority", ASCENDING), ("_id", DESCENDING)], name="priority"),
+    IndexModel([("name", ASCENDING), ("_id", DESCENDING)], name="name"),
+    LABELS_INDEX,
     IndexModel(
         [("status", ASCENDING), ("concurrency.key", ASCENDING)],
         name="keyed_queue",
@@ -149,7 +152,9 @@ class MongoTasks:
         return {row["_id"]: TaskStatus(row["status"]) async for row in found}
 
     @guarded
-    async def list(self, wanted: TaskFilter, *, after: str | None, limit: int) -> Sequence[Task]:
+    async def list(
+        self, wanted: TaskFilter, *, after: str | None, limit: int, newest_first: bool = True
+    ) -> Sequence[Task]:
         query: Document = {}
         if wanted.status is not None:
             query["status"] = wanted.status.value
@@ -159,9 +164,11 @@ class MongoTasks:
             value = getattr(wanted, name)
             if value is not None:
                 query[name] = {"$eq": value}
+        query |= labelled(wanted.labels)
         if after is not None:
-            query["_id"] = {"$lt": after}
-        cursor = self.collection.find(query, WITHOUT_FREE_FORM).sort("_id", DESCENDING)
+            query["_id"] = {"$lt" if newest_first else "$gt": after}
+        way = DESCENDING if newest_first else ASCENDING
+        cursor = self.collection.find(query, WITHOUT_FREE_FORM).sort("_id", way)
         return [read_task(document) async for document in cursor.limit(limit)]
 
     @guarded
