@@ -74,9 +74,7 @@ async def export_audit_records(
         "since": since,
         "until": until,
     }
-    page = open_page(
-        context, "export_audit_records", f"{PATH}/export", cursor=cursor, query=query
-    )
+    page = open_page(context, "export_audit_records", f"{PATH}/export", cursor=cursor, query=query)
     records = await context.services.audit.export(
         _filter(query), after=_place(page.position), limit=EXPORTED + 1
     )
