@@ -23,6 +23,11 @@ MAX_POINTER = 200
 # Above this size only the first error is looked for: listing 100,000 errors takes two seconds.
 _LIST_ERRORS_BELOW = 4096
 
+_UNSEEN = re.compile("[\u202a-\u202e]")
+_ILLEGIBLE = (
+    "The value has a control character, a line break, or a character that changes the direction "
+    "of text."
+)
 _BASE = "contract:///"
 
 
@@ -214,4 +219,6 @@ def _describe(error: jsonschema_rs.ValidationError) -> tuple[str, str]:
     pointer = shorten(
         join_pointer(shorten(str(p), MAX_POINTER) for p in error.instance_path), MAX_POINTER
     )
-    return pointer, shorten(error.message)
+    # A pattern that names what nobody can see is better said in words.
+    message = _ILLEGIBLE if _UNSEEN.search(error.message) else error.message
+    return pointer, shorten(message)
