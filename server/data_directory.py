@@ -46,10 +46,15 @@ class DataDirectoryInUse(DataDirectoryError):
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """Where the server of a data directory listens, and its process."""
+    """Where the server of a data directory listens, and its process.
+
+    `certificate` is the chain (PEM) that it shows, when it speaks TLS: whoever can read this
+    directory knows the server by it, whatever its name and whoever issued it.
+    """
 
     url: str
     pid: int
+    certificate: str | None = None
 
 
 class DataDirectory:
@@ -153,9 +158,10 @@ class DataDirectory:
         """The operator's API key, or None before the first start. Needs no lock."""
         return _read(self.operator_key_path)
 
-    def write_running_server(self, url: str) -> None:
-        """Say where this process listens, once it does."""
-        self._write(self._server_path, json.dumps({"url": url, "pid": os.getpid()}))
+    def write_running_server(self, url: str, certificate: str | None = None) -> None:
+        """Say where this process listens, once it does, and with which certificate."""
+        found = {"url": url, "pid": os.getpid(), "certificate": certificate}
+        self._write(self._server_path, json.dumps(found))
 
     def find_running_server(self) -> RunningServer | None:
         """The server that listens now, or None; what a killed one left behind is not believed."""
@@ -163,7 +169,7 @@ class DataDirectory:
         if text is None or not self.is_locked():
             return None
         found = json.loads(text)
-        return RunningServer(url=found["url"], pid=found["pid"])
+        return RunningServer(found["url"], found["pid"], found.get("certificate"))
 
     def is_locked(self) -> bool:
         """Whether a server has the directory, be it starting, listening or ending."""

@@ -21,8 +21,8 @@ def find_obstacles(settings: Settings) -> Iterator[Contradiction]:
             read_certificate(settings.tls_cert, settings.tls_key)
         except CertificateRefused as error:
             for problem in error.problems:
-                name, _, reason = problem.partition(": ")
-                yield Contradiction((name.removeprefix("AGENTZERO_").lower(),), reason)
+                name, _, why = problem.partition(": ")
+                yield Contradiction((name.removeprefix("AGENTZERO_").lower(),), why)
     directory = settings.data_dir.expanduser().absolute()
     if reason := _unusable(directory):
         yield Contradiction(("data_dir",), reason)

@@ -125,10 +125,8 @@ def _read(path: Path) -> bytes | str:
 
 
 def _find_problems(certificate: Path, chain: bytes, key: Path, private: bytes) -> Iterator[str]:
-    try:
-        leaf = x509.load_pem_x509_certificates(chain)[0]
-    except ValueError:
-        leaf = None
+    leaf = _find_leaf(chain)
+    if leaf is None:
         yield f"AGENTZERO_TLS_CERT: {certificate} holds no certificate in PEM"
     else:
         yield from (f"AGENTZERO_TLS_CERT: {certificate} {why}" for why in _weaknesses(leaf))
@@ -144,6 +142,13 @@ def _find_problems(certificate: Path, chain: bytes, key: Path, private: bytes) -
         return
     if leaf is not None and _encoded(leaf.public_key()) != _encoded(loaded.public_key()):
         yield f"AGENTZERO_TLS_KEY: {key} is not the key of {certificate}"
+
+
+def _find_leaf(chain: bytes) -> x509.Certificate | None:
+    try:
+        return x509.load_pem_x509_certificates(chain)[0]
+    except ValueError:
+        return None
 
 
 def _weaknesses(leaf: x509.Certificate) -> Iterator[str]:

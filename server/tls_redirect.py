@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from tornado.web import Application, RequestHandler
+from typeid import TypeID
 
 from hive.errors import Forbidden
 from server.answers import SECURITY_HEADERS, encode_json
@@ -62,7 +63,9 @@ class RedirectHandler(RequestHandler):
         self._refuse()
 
     def _refuse(self) -> None:
-        problem = build_problem(TlsRequired(), instance=self.request.path, request_id=None)
+        problem = build_problem(
+            TlsRequired(), instance=self.request.path, request_id=str(TypeID("req"))
+        )
         self.set_status(problem.status)
         self.set_header("Content-Type", PROBLEM_JSON)
         self.finish(encode_json(problem.members))

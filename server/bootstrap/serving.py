@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from contextlib import AsyncExitStack, suppress
+from urllib.parse import urlsplit
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -18,6 +19,8 @@ from server.data_directory import DataDirectory
 from server.embedded import EmbeddedMongo
 from server.first_start import FirstStart
 from server.settings import Settings, SettingsError
+from server.tls import Certificate, CertificateRefused, Renewal, read_certificate, warn_before_end
+from server.tls_redirect import HTTPS_PORT, make_redirect_app
 
 READY_SECONDS = 10.0
 DRAIN_POLL_SECONDS = 0.05
@@ -36,6 +39,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     interface = bind_interface()
+    certificate = _read_certificate(settings)
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(DataDirectory(settings.data_dir))
         uri = settings.mongodb_uri.get_secret_value()
@@ -48,14 +52,21 @@ async def serve(settings: Settings) -> None:
             log.warning("server.not_ready", **await node.readiness.check())
         server = make_http_server(
             node.app,
+            ssl_options=certificate.context if certificate else None,
             max_connections=room_for_connections(settings.max_connections),
             max_connections_per_address=settings.max_connections_per_address,
         )
         url = listen(server, settings.host, settings.port)
-        directory.write_running_server(url)
+        directory.write_running_server(url, certificate.chain if certificate else None)
+        _renew_on_hangup(stack, settings, server, url, directory)
+        redirect = _listen_for_pages(settings, url)
         _announce(url, settings, directory, node.first_start)
         await stopping.wait()
+        if redirect is not None:
+            redirect.stop()
         await drain(node, server, settings.drain_seconds)
+        if redirect is not None:
+            await redirect.close_all_connections()
 
 
 def listen(server: HTTPServer, host: str, port: int) -> str:
@@ -67,7 +78,50 @@ def listen(server: HTTPServer, host: str, port: int) -> str:
         raise SettingsError([problem]) from error
     server.add_sockets(sockets)
     name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{sockets[0].getsockname()[1]}"
+    scheme = "http" if server.ssl_options is None else "https"
+    return f"{scheme}://{name}:{sockets[0].getsockname()[1]}"
+
+
+def _read_certificate(settings: Settings) -> Certificate | None:
+    """The certificate that the settings name. Raises SettingsError."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    try:
+        found = read_certificate(settings.tls_cert, settings.tls_key)
+    except CertificateRefused as error:
+        raise SettingsError(error.problems) from error
+    warn_before_end(found)
+    return found
+
+
+def _renew_on_hangup(
+    stack: AsyncExitStack,
+    settings: Settings,
+    server: HTTPServer,
+    url: str,
+    directory: DataDirectory,
+) -> None:
+    """With TLS, SIGHUP reads the certificate again; without, it ends the process as ever."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    renewal = Renewal(
+        server,
+        settings.tls_cert,
+        settings.tls_key,
+        lambda found: directory.write_running_server(url, found.chain),
+    )
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, renewal)
+    stack.callback(loop.remove_signal_handler, signal.SIGHUP)
+
+
+def _listen_for_pages(settings: Settings, url: str) -> HTTPServer | None:
+    """The port without TLS that leads pages to the one with it, when it is wanted."""
+    if settings.tls_redirect_port is None:
+        return None
+    server = make_http_server(make_redirect_app(urlsplit(url).port or HTTPS_PORT))
+    log.info("server.redirects", url=listen(server, settings.host, settings.tls_redirect_port))
+    return server
 
 
 async def drain(node: Node, server: HTTPServer, seconds: float) -> None:

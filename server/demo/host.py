@@ -24,6 +24,7 @@ START_SECONDS = 90.0
 WATCH_SECONDS = 0.25
 GONE_SECONDS = 15.0
 END_SECONDS = 20.0
+_FOR_OTHERS = ("HOST", "TLS_CERT", "TLS_KEY", "TLS_REDIRECT_PORT")
 
 
 @dataclass(slots=True)
@@ -105,7 +106,12 @@ async def watch_over(host: Host, data: DataDirectory) -> NoReturn:
 
 
 def _start(data: DataDirectory, directory: Path, *, kept: bool) -> Child:
-    env = {f"{PREFIX}DATA_DIR": str(data.path), f"{PREFIX}PORT": "0"}
+    env = {
+        f"{PREFIX}DATA_DIR": str(data.path),
+        f"{PREFIX}PORT": "0",
+        # It is for this machine only, whatever the settings make of a server for others.
+        **dict.fromkeys((f"{PREFIX}{name}" for name in _FOR_OTHERS), ""),
+    }
     log_path = directory / "server.log"
     return Child("The server", "server.cli", "serve", env=env, log_path=log_path, kept=kept)
 

@@ -74,6 +74,6 @@ def _shown(default: object) -> str:
         return "1" if value else "0"
     if isinstance(value, tuple):
         value = ",".join(map(str, value))
-    if value == "":
+    if value in ("", None):
         return "-"
     return str(value)

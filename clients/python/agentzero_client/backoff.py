@@ -24,4 +24,4 @@ class Backoff:
         """Give the next delay; `at_least` is what the server asked for and is kept to."""
         ceiling = min(self._cap, self._base * 2 ** min(self._tries, 20))
         self._tries += 1
-        return at_least + random.uniform(0.0, ceiling)  # noqa: S311  # No secret depends on it.
+        return at_least + random.uniform(0.0, ceiling)  # noqa: S311  # No secret depends on it.  # nosec B311

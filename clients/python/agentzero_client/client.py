@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
@@ -35,8 +36,9 @@ class AsyncClient:
     `base_url` defaults to AGENTZERO_SERVER, then `http://127.0.0.1:8000`. The credential is a
     `token` (an access token), an `api_key`, or `username` and `password` (logs in at first use and
     keeps the session fresh); with none of them AGENTZERO_API_KEY. A `signer` signs every request
-    (`agentzero_client.signing`). `timeout_seconds` bounds each request, a connection has 5 s.
-    Raises ValueError for arguments that don't fit together.
+    (`agentzero_client.signing`). `tls` says whose certificates are believed; without it
+    AGENTZERO_CA_FILE does, a file of certificates in PEM, else the system. `timeout_seconds` bounds
+    each request, a connection has 5 s. Raises ValueError for arguments that don't fit together.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class AsyncClient:
         retries: RetryPolicy | None = None,
         trust_env: bool = True,
         signer: Signer | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._http = Http(
             server_url(base_url),
@@ -59,6 +62,7 @@ class AsyncClient:
             retries=retries,
             trust_env=trust_env,
             signer=signer,
+            tls=tls,
         )
         self._ends = TaskEnds(self.watch)
         self._watches: weakref.WeakSet[AsyncWatch] = weakref.WeakSet()

@@ -81,6 +81,7 @@ class EventFeed:
             token=self._token,
             query=None if self._cursor is None else {"cursor": str(self._cursor)},
             trust_env=self._http.trust_env,
+            tls=self._http.tls,
         )
         try:
             self._failed_handshakes = 0

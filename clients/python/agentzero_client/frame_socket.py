@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,7 @@ class FrameSocket:
         token: str | None,
         query: dict[str, str] | None = None,
         trust_env: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> FrameSocket:
         """Connect within 10 s; raise HandshakeFailedError."""
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
@@ -60,6 +62,7 @@ class FrameSocket:
                 compression=None,
                 user_agent_header=USER_AGENT,
                 proxy=True if trust_env else None,
+                ssl=tls if base_url.startswith("https") else None,
                 open_timeout=OPEN_SECONDS,
                 close_timeout=CLOSE_SECONDS,
                 ping_interval=PING_SECONDS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from agentzero_client.errors import (
 from agentzero_client.json_codec import NotJsonError, decode, encode
 from agentzero_client.retrying import Repeat, RetryPolicy, retry_after_seconds
 from agentzero_client.signing import Signer
+from agentzero_client.trust import tls_context
 
 CONNECT_SECONDS = 5.0
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -48,8 +50,10 @@ class Http:
         retries: RetryPolicy | None = None,
         trust_env: bool = True,
         signer: Signer | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.base_url = base_url
+        self.tls = tls_context(tls)
         self.credentials = credentials
         self.trust_env = trust_env
         self._retries = retries or RetryPolicy()
@@ -59,6 +63,7 @@ class Http:
             base_url=base_url,
             headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
             trust_env=trust_env,
+            verify=True if self.tls is None else self.tls,
             # Waiting claims hold a connection each.
             limits=httpx.Limits(max_connections=200, max_keepalive_connections=20),
         )

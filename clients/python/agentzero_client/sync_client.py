@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -195,6 +196,7 @@ class Client(BlockingClient):
         retries: RetryPolicy | None = None,
         trust_env: bool = True,
         signer: Signer | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         asynchronous = AsyncClient(
             base_url,
@@ -206,6 +208,7 @@ class Client(BlockingClient):
             retries=retries,
             trust_env=trust_env,
             signer=signer,
+            tls=tls,
         )
         self._thread = LoopThread()
         self._closed = False

@@ -128,7 +128,7 @@ class Agent:
         ending = asyncio.run(self.serve(handle_signals=True))
         if ending is Ending.RESTART:
             _log.info("restarting")
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # Ourselves.
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # Ourselves.  # nosec B606
 
     async def serve(self, *, handle_signals: bool = False) -> Ending:
         """Work until `stop()`, or a `stop` or `restart` of the hive, and drain.

@@ -141,7 +141,7 @@ class Attachment:
         http = self._client.http
         path = f"/ws/agents/{segment(self._agent_id)}"
         socket = await FrameSocket.open(
-            http.base_url, path, token=await http.token(), trust_env=http.trust_env
+            http.base_url, path, token=await http.token(), trust_env=http.trust_env, tls=http.tls
         )
         link = Link(socket, self._worker)
         try:
