@@ -88,7 +88,7 @@ def _tokens(pair: TokenPair, *, in_cookie: bool) -> Reply:
     """The pair; a refresh token in a cookie is for no script to read, so it is nowhere else."""
     body = {
         "access_token": pair.access_token,
-        "token_type": "bearer",
+        "token_type": "bearer",  # the name of a scheme, no secret  # nosec B105
         "expires_in": pair.expires_in,
     }
     if in_cookie:

@@ -65,7 +65,7 @@ async def fail_lease(context: Context, *, lease_id: str, body: dict[str, Any]) -
     proof = LeaseProof(lease_id, body["fence"])
     reported = body["error"]
     error = TaskError(reported["code"], reported["message"], reported.get("retryable", True))
-    chance = random.random()  # noqa: S311 - jitter of the backoff
+    chance = random.random()  # noqa: S311 - jitter of the backoff  # nosec B311
     task = await _change(context, proof, lambda task: machine.fail(task, proof, error, chance))
     return Reply(receipt_view(task))
 

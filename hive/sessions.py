@@ -16,7 +16,7 @@ class SessionEnd(StrEnum):
 
     LOGGED_OUT = "logged-out"
     REVOKED = "revoked"
-    PASSWORD_CHANGED = "password-changed"  # noqa: S105 - a reason, no password
+    PASSWORD_CHANGED = "password-changed"  # noqa: S105 - a reason, no password  # nosec B105
     USER_DISABLED = "user-disabled"
     USER_DELETED = "user-deleted"
     REFRESH_REUSED = "refresh-reused"

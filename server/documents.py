@@ -197,7 +197,7 @@ class Documents:
 def load_yaml(source: bytes) -> dict[str, Any]:
     """Read one YAML document that is a mapping."""
     try:
-        document = yaml.load(source, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        document = yaml.load(source, Loader=_Loader)  # noqa: S506 - a SafeLoader  # nosec B506
     except yaml.YAMLError as error:
         raise ContractError([str(error)]) from error
     if not isinstance(document, dict):

@@ -21,7 +21,7 @@ import os
 import shutil
 import socket
 import stat
-import subprocess
+import subprocess  # what it runs is judged at each call  # nosec B404
 import sys
 import tempfile
 import threading
@@ -118,7 +118,7 @@ class EmbeddedMongo:
             self._log_path.replace(self._log_path.with_suffix(".log.1"))
         with self._log_path.open("ab") as output:
             said = output.tell()
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # an absolute path of ours, no shell  # nosec B603
                 self._command(mongod),
                 cwd=self._socket_directory,
                 stdin=subprocess.DEVNULL,
@@ -260,7 +260,7 @@ def _choose_socket_directory(directory: Path) -> Path:
     if len(os.fsencode(own / SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES:
         return own
     name = f"agentzero-{os.getuid()}-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}"
-    for place in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - `_make_private` checks the owner
+    for place in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - `_make_private` checks the owner  # nosec B108
         short = Path(place) / name
         if len(os.fsencode(short / SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES:
             return short

@@ -119,5 +119,5 @@ class Liveness:
 
     def _next_ping(self, now: float) -> float:
         jitter = self._limits.heartbeat_jitter
-        spread = random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - only spreads load
+        spread = random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - only spreads load  # nosec B311
         return now + self._limits.heartbeat_seconds * spread

@@ -125,12 +125,10 @@ class Load:
         """What a call is refused with that is shed; it is counted, and told once a second."""
         self._shed += 1
         if (now := self._clock()) - self._reported_at >= REPORT_SECONDS:
-            log.warning(
-                "load.shed", calls=self._shed, running=self.running, limit=self.limit.value
-            )
+            log.warning("load.shed", calls=self._shed, running=self.running, limit=self.limit.value)
             self._reported_at, self._shed = now, 0
         # Not all at the same moment again.
-        return Overloaded(retry_after_seconds=random.choice(RETRY_SECONDS))  # noqa: S311
+        return Overloaded(retry_after_seconds=random.choice(RETRY_SECONDS))  # noqa: S311  # nosec B311
 
     def seat(self, call: Call) -> None:
         """Take a slot of the call's principal. Raises TooManyConcurrent."""

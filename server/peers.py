@@ -56,7 +56,7 @@ class Peers:
         self._draining = True
         log.info("peers.draining", connections=len(self._peers))
         for peer in tuple(self._peers):
-            peer.notify("draining", random.randint(*RECONNECT_MS))  # noqa: S311 - only spreads load
+            peer.notify("draining", random.randint(*RECONNECT_MS))  # noqa: S311 - only spreads load  # nosec B311
             peer.end(CloseCode.RESTARTING, "the server drains")
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -111,7 +111,7 @@ async def _unless_moved_on(change: Awaitable[object]) -> None:
 
 
 def _expire(task: Task) -> Change | None:
-    return None if task.lease is None else machine.expire(task, random.random())  # noqa: S311 - jitter
+    return None if task.lease is None else machine.expire(task, random.random())  # noqa: S311 - jitter  # nosec B311
 
 
 def _time_out(version: int, what: str) -> Callable[[Task], Change | None]:
@@ -119,6 +119,6 @@ def _time_out(version: int, what: str) -> Callable[[Task], Change | None]:
         # One that moved on since the sweep is looked at again in the next turn.
         if task.version != version:
             return None
-        return machine.time_out(task, what, random.random())  # noqa: S311 - jitter
+        return machine.time_out(task, what, random.random())  # noqa: S311 - jitter  # nosec B311
 
     return decide

@@ -20,7 +20,8 @@ INDEXES = (
     IndexModel([("subject", ASCENDING), ("_id", ASCENDING)], name="subject"),
     IndexModel([("type", ASCENDING), ("_id", ASCENDING)], name="type"),
 )
-_HIDDEN = {"token": False, "request_id": False, "call_id": False, "version": False}
+# Which fields to leave out: no secret.
+_HIDDEN = {"token": False, "request_id": False, "call_id": False, "version": False}  # nosec B105
 
 
 class MongoEventLog:
@@ -74,7 +75,8 @@ class MongoEventLog:
 
     @guarded
     async def read_tail(self) -> LogTail:
-        newest = await self._events.find_one({}, {"token": True}, sort=[("_id", DESCENDING)])
+        fields = {"token": True}  # nosec B105
+        newest = await self._events.find_one({}, fields, sort=[("_id", DESCENDING)])
         if newest is None:
             return LogTail(0, None)
         return LogTail(newest["_id"], newest.get("token"))

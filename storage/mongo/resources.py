@@ -154,7 +154,7 @@ class Resources(Generic[R]):
 async def _pause(attempt: int) -> None:
     # What won against us may not be readable yet: a majority has to have it first.
     longest = min(PAUSE_SECONDS * 2.0**attempt, LONGEST_PAUSE_SECONDS)
-    await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311 - spreads those who contend
+    await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311 - spreads those who contend  # nosec B311
 
 
 def _id_of(resource: object, identifier: str) -> str:
