@@ -49,6 +49,7 @@ lint-alone:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/openapi-spec-validator openapi.yaml
+	$(BIN)/bandit --quiet --recursive server hive handlers storage clients
 
 .PHONY: test
 test: lint ## Every check of a change: lint, tests, coverage.

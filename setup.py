@@ -99,6 +99,7 @@ setup(
         "mock": ["connexion[uvicorn,swagger-ui]>=3.3"],
         "postgresql": ["psycopg[binary]>=3.3"],
         "dev": [
+            "bandit==1.9.4",
             "psycopg[binary]>=3.3",
             "httpx>=0.28",
             "hypothesis>=6.170",
