@@ -2,7 +2,7 @@
 
 `x-cache: {seconds: 1, events: ["agent.*"]}` keeps an answer until one of these events, and never
 for longer than so many seconds; `{immutable: true}` until the server ends. `vary: principal` keeps
-one for each caller. `x-secret: true`: answers hold secrets and are never kept, tagged or compressed.
+one for each caller. `x-secret: true`: answers hold secrets; never kept, tagged or compressed.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -18,11 +17,12 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from hive.errors import Unavailable
 from hive.events import Event
 from hive.permissions import ROLE_PERMISSIONS, Principal, Role
+from server.answer_rules import CacheRule
 from server.answers import Answer
 from server.contract import Contract, Operation
 from server.invalidation import Invalidation
 from server.resources import openapi_path
-from server.response_cache import MAX_ENTRY_BYTES, ResponseCache
+from server.response_cache import MAX_ENTRY_BYTES, ResponseCache, _key
 from storage.memory.response_cache import MemoryResponses
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -55,6 +55,7 @@ class Clock:
         self.now = 1_000.0
 
     def __call__(self) -> float:
+        """Read it."""
         return self.now
 
 
@@ -301,7 +302,7 @@ async def test_until_its_event_is_here_a_change_keeps_answers_of_others_away(
     changed, other = nodes
     await other.ask()
     changed.cache.invalidation.committed(agent(7), "agent.updated")
-    await changed.ask(lambda: answer(b"mine"))
+    assert (await changed.ask(lambda: answer(b"mine"))).body == b"mine"
     await other.ask(lambda: answer(b"theirs"))
     assert (await changed.ask()).body != b"theirs"
     for one in nodes:
@@ -331,9 +332,6 @@ async def test_what_a_store_gives_back_in_pieces_is_made_again(node: CachingNode
 
 def test_answers_by_principal_are_one_for_each_credential() -> None:
     """What a handler can ask of its caller is part of the key."""
-    from server.answer_rules import CacheRule  # noqa: PLC0415
-    from server.response_cache import _key  # noqa: PLC0415
-
     rule = CacheRule(1.0, ("agent.*",), by_principal=True)
     callers = [
         Principal("usr_1", "a", Role.USER, ROLE_PERMISSIONS[Role.USER]),
@@ -464,12 +462,3 @@ CachedReads.TestCase.settings = settings(
     max_examples=80, stateful_step_count=30, deadline=None, database=None
 )
 TestCachedReads = CachedReads.TestCase
-
-
-_names = (f"key-{n}" for n in itertools.count())
-
-
-@pytest.fixture
-def key() -> Iterator[str]:
-    """A key that no other test uses."""
-    yield next(_names)
