@@ -16,6 +16,15 @@ from hive import api_keys, login_attempts, signing
 from hive.agents import CONTROLS_KEPT
 from hive.api_keys import TooManyApiKeys
 from hive.errors import Conflict, HiveError, LogTrimmed, Unavailable
+from hive.permissions import Role
+from hive.rate_limits import (
+    ADDRESS,
+    AGENT,
+    AUTH,
+    MULTIPLIERS,
+    RateLimited,
+    default_policies,
+)
 from hive.sessions import MOST_SESSIONS
 from hive.signing import SignatureInvalid, TooManySigningKeys
 from hive.tickets import TICKET_SECONDS
@@ -89,6 +98,7 @@ def limit_page(contract: Contract, stores: StoreTimes) -> str:
 
 def _rest(openapi: Any) -> Iterator[Limit]:
     yield from _transport()
+    yield from _rates()
     yield from _load()
     yield from _contract(openapi)
     yield Limit("control requests that an agent has not taken", str(CONTROLS_KEPT), Conflict)
@@ -147,6 +157,23 @@ def _transport() -> Iterator[Limit]:
         "integers of 64 bits, finite numbers, unique keys, valid Unicode",
         MalformedJson,
     )
+
+
+def _rates() -> Iterator[Limit]:
+    """How often somebody may ask."""
+    fields = Settings.model_fields
+    of_whom = {AUTH: "one address", AGENT: "one agent", ADDRESS: "one address, of everybody there"}
+    admin, viewer = MULTIPLIERS[Role.ADMIN], MULTIPLIERS[Role.VIEWER]
+    by_role = f"; times {float(admin):g} for admins, {float(viewer):g} for viewers"
+    for name, policy in default_policies().items():
+        field = f"rate_limit_{name.replace('-', '_')}"
+        yield Limit(
+            f"requests of the rate limit `{name}`, of {of_whom.get(name, 'one principal')}",
+            f"`AGENTZERO_{field.upper()}`, {fields[field].default:,} in {policy.window_seconds:g} s"
+            + ("" if name in of_whom else by_role),
+            RateLimited,
+            "with `Retry-After`; [who is charged for what](rate-limits.md)",
+        )
 
 
 def _load() -> Iterator[Limit]:

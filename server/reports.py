@@ -10,6 +10,7 @@ from server.frames import control_frame
 from server.invocation import Outcome
 
 Frame = Mapping[str, Any]
+TOO_MANY_REQUESTS: Final = 429
 UNAVAILABLE: Final = 503
 
 
@@ -49,5 +50,5 @@ def answer_report(frame: Frame, outcome: Outcome) -> bytes | None:
         "error",
         code=ErrorCode.UNAVAILABLE if unavailable else ErrorCode.REFUSED,
         detail=outcome.problem["detail"],
-        retryable=unavailable,
+        retryable=unavailable or outcome.status == TOO_MANY_REQUESTS,
     )
