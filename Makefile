@@ -72,6 +72,8 @@ soak: setup ## Hours of faults and load.
 bench: setup ## Measurements.
 	$(call RUN_MARKED,bench)
 	$(BIN)/python -m benchmarks.login
+	$(BIN)/python -m benchmarks.operations
+	$(BIN)/python -m benchmarks.pipeline
 
 .PHONY: release-contract
 release-contract: setup ## Keep a copy of the contracts as released (REPLACE=1: again).
