@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -93,18 +94,23 @@ def make_small_app(operations: Mapping[str, BoundOperation], **options: Any) -> 
     return make_app(operations, cast("Any", None), Credentials(), **{**parts, **options})
 
 
+@cache
+def _bind_small() -> dict[str, BoundOperation]:
+    return bind(load_small(), HANDLERS)
+
+
 @asynccontextmanager
 async def serve_small(**options: Any) -> AsyncIterator[tuple[HiveApplication, str]]:
     """Serve the small contract; give the application and its base URL."""
-    app = make_small_app(bind(load_small(), HANDLERS), **options)
+    app = make_small_app(_bind_small(), **options)
     async with serve(app) as base:
         yield app, base
 
 
 @asynccontextmanager
-async def serve(app: HiveApplication) -> AsyncIterator[str]:
+async def serve(app: HiveApplication, **options: Any) -> AsyncIterator[str]:
     """Serve the application on an ephemeral port of the loopback; give its base URL."""
-    server = make_http_server(app)
+    server = make_http_server(app, **options)
     (listening,) = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
     server.add_sockets([listening])
     try:
