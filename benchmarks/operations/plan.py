@@ -359,7 +359,13 @@ class Preparation:
     def _update_agent(self, count: int) -> Iterator[Request]:
         for _ in range(count):
             agent_id, _key = self._new_agent()
-            body = {"name": self._name("updated"), "capabilities": ["other"], "slots": 2}
+            body = {
+                "name": self._name("updated"),
+                "agent_type": "bench",
+                "capabilities": ["other"],
+                "slots": 2,
+                "labels": {},
+            }
             yield self._request("PUT", f"/api/v1/agents/{agent_id}", body=body)
 
     def _unregister_agent(self, count: int) -> Iterator[Request]:
@@ -474,7 +480,7 @@ class Preparation:
     def _reset_user_password(self, count: int) -> Iterator[Request]:
         for _ in range(count):
             path = f"/api/v1/users/{self._new_user().user_id}/password"
-            yield self._request("POST", path, body={"new_password": OTHER_PASSWORD})
+            yield self._request("POST", path, body={"password": OTHER_PASSWORD})
 
     def _change_password(self, count: int) -> Iterator[Request]:
         for _ in range(count):
