@@ -75,6 +75,10 @@ bench: setup ## Measurements.
 	$(BIN)/python -m benchmarks.operations
 	$(BIN)/python -m benchmarks.pipeline
 
+.PHONY: bench-limits
+bench-limits: setup ## How exact the shared rate limits are: a million decisions.
+	$(BIN)/python -m benchmarks.limits
+
 .PHONY: release-contract
 release-contract: setup ## Keep a copy of the contracts as released (REPLACE=1: again).
 	$(BIN)/agentzero contract release contracts/released $(if $(REPLACE),--replace)
