@@ -1,7 +1,7 @@
 """Entity tags, and the changes that are made only to the version that a client has seen.
 
 The tag of a resource with a version is `"<version>.<hash>"`, of any other representation
-`"<hash>"` (RFC 9110, section 8.8). A content coding adds its name (`"7.3q2-gzip"`). `If-Match`
+`"<hash>"` (RFC 9110, section 8.8). A content coding adds its name (`"7.9f86d081-gzip"`). `If-Match`
 compares versions: every visible change makes a new one.
 """
 

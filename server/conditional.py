@@ -6,7 +6,6 @@ client that revalidates it each time. The tag comes before any content coding.
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from dataclasses import replace
 from hashlib import blake2b
 from http import HTTPStatus
@@ -19,7 +18,7 @@ from hive.preconditions import ANY, EntityTag, read_tags
 from server.answers import Answer
 from server.contract import Operation
 
-HASH_BYTES: Final = 15
+HASH_BYTES: Final = 12
 KEPT: Final = "private, no-cache"
 NOT_MODIFIED: Final = 304
 # What RFC 9110, section 15.4.5, has a 304 say again. `Date` is the server's own.
@@ -52,7 +51,7 @@ def _hash(answer: Answer) -> str:
     """Of the bytes, and of `Link`: the same page may have got a next one."""
     digest = blake2b(answer.body, digest_size=HASH_BYTES)
     digest.update(answer.headers.get("Link", "").encode())
-    return urlsafe_b64encode(digest.digest()).decode()
+    return digest.hexdigest()
 
 
 def _version_of(body: Any) -> int | None:
