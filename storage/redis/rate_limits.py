@@ -11,10 +11,10 @@ from importlib.resources import files
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from hive.rate_limits import Charge, Standing, Verdict
-from storage.redis.client import RedisConnection
+from storage.redis.client import RedisAway, RedisConnection
 
 PREFIX: Final = "agentzero:limit:"
 TIMEOUT_SECONDS: Final = 0.1
@@ -53,7 +53,11 @@ class RedisRateLimiter:
                 given = await client.eval(self._script, len(keys), *keys, *numbers)
             return list(given)
 
-        answered = await self._redis.run(run, timeout_seconds=self._timeout_seconds)
+        try:
+            answered = await self._redis.run(run, timeout_seconds=self._timeout_seconds)
+        except RedisError as error:
+            # It answers, but not to us: what is no right of ours, or a key of somebody else's.
+            raise RedisAway(store="redis", cause=repr(error)[:200]) from error
         allowed, now, *figures = answered
         standings = tuple(
             Standing(one.policy, remaining, reset / _MICRO, wait / _MICRO)

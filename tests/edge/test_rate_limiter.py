@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from redis.asyncio import Redis
 
+from hive.errors import Unavailable
 from hive.rate_limits import Charge, Kind, Policy, RateLimiter, Verdict
 from storage.memory.rate_limits import MemoryRateLimiter
 from storage.redis.client import RedisConnection
@@ -291,6 +292,22 @@ async def test_redis_keeps_nothing_beyond_the_window(redis_url: str) -> None:
             assert await client.llen(key) <= 5
     await passed(limiter, last, 0.31)
     assert await client.keys(f"{prefix}*") == []
+    await client.aclose()
+    await connection.stop()
+
+
+async def test_a_redis_that_refuses_is_as_good_as_away(redis_url: str) -> None:
+    """Whatever it says: the node goes on alone."""
+    connection = RedisConnection(redis_url, timeout_seconds=PATIENCE_SECONDS)
+    prefix = f"{uuid.uuid4().hex}:"
+    limiter = RedisRateLimiter(connection, prefix=prefix, timeout_seconds=PATIENCE_SECONDS)
+    client = Redis.from_url(redis_url)
+    await client.set(f"{prefix}window:a", "no list")
+    with pytest.raises(Unavailable):
+        await limiter.decide([Charge(window(5), "a")])
+    assert connection.is_up
+    await client.script_flush()
+    assert (await limiter.decide([Charge(window(5), "b")])).allowed
     await client.aclose()
     await connection.stop()
 
