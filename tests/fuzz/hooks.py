@@ -1,25 +1,31 @@
 """What Schemathesis has to be told besides openapi.yaml, and a tally of what it got.
 
 `AGENTZERO_FUZZ_GIVEN` is a JSON object by operationId of what exists on the server: a `cursor`,
-`path` parameters, members of the `body`. `AGENTZERO_FUZZ_TALLY` is the file that gets the number of
-answers by operationId and status. `AGENTZERO_FUZZ_OWN` is a JSON array of the identifiers of who
-fuzzes.
+`path` parameters, `headers`, members of the `body`. `AGENTZERO_FUZZ_TALLY` is the file that gets
+the number of answers by operationId and status. `AGENTZERO_FUZZ_OWN` is a JSON array of the
+identifiers of who fuzzes.
 """
 
 from __future__ import annotations
 
 import atexit
+import itertools
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import schemathesis
+from schemathesis.checks import CHECKS
+from schemathesis.specs.openapi.checks import positive_data_acceptance as unconditional
 
 from server.json_body import MAX_INTEGER, MIN_INTEGER
 
 LONGEST_WAIT_SECONDS = 0.02
+IDEMPOTENCY_KEY = "Idempotency-Key"
+VALID_KEY = re.compile(r'("([!#-\[\]-~]|\\["\\])+"|[!#-~][!-~]*)')
 OWN = frozenset(json.loads(os.environ.get("AGENTZERO_FUZZ_OWN", "[]")))
 answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
@@ -44,6 +50,7 @@ def _give(
     *,
     cursor: str | None = None,
     path: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
     body: dict[str, Any] | None = None,
 ) -> None:
     """Name what exists. Cursors are signed: only one that the server gave is valid, if any."""
@@ -57,8 +64,20 @@ def _give(
         operation.setdefault("parameters", []).append(
             {"name": name, "in": "path", "required": True, "schema": schema, "example": value}
         )
+    for name, value in (headers or {}).items():
+        schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+        operation["parameters"] = [
+            one for one in operation["parameters"] if not _is_called(one, name)
+        ] + [{"name": name, "in": "header", "schema": schema, "example": value}]
     if body is not None:
         operation["requestBody"]["content"]["application/json"]["example"].update(body)
+
+
+def _is_called(parameter: dict[str, Any], name: str) -> bool:
+    return name in (
+        parameter.get("name"),
+        parameter.get("$ref", "").rpartition("/")[2].replace("IfMatch", "If-Match"),
+    )
 
 
 @schemathesis.hook
@@ -82,12 +101,16 @@ def before_call(
 ) -> None:
     """Claim with a short wait where a long one was to be waited: both are valid.
 
+    A valid `Idempotency-Key` is one that was not used before: what a repetition gets was true when
+    the first one was answered, and need not be any more. tests/edge has the repetitions.
+
     Whoever fuzzes leaves its own key and its own user alone, which lists show: it would end itself.
     """
     del context, kwargs
     for name, value in (case.path_parameters or {}).items():
         if value in OWN:
             case.path_parameters[name] = "somebody-else"
+    _make_keys_unique(case)
     body = case.body
     if case.operation.definition.raw.get("operationId") == "claim_leases" and isinstance(
         body, dict
@@ -95,6 +118,52 @@ def before_call(
         wait = body.get("wait_seconds")
         if isinstance(wait, int | float) and LONGEST_WAIT_SECONDS < wait <= 30:
             body["wait_seconds"] = LONGEST_WAIT_SECONDS
+
+
+_keys_made = itertools.count()
+
+
+def _make_keys_unique(case: schemathesis.Case[Any]) -> None:
+    headers: Any = case.headers or {}
+    key = headers.get(IDEMPOTENCY_KEY)
+    if isinstance(key, str) and VALID_KEY.fullmatch(key):
+        number = f"{next(_keys_made)}-{os.getpid()}"
+        headers[IDEMPOTENCY_KEY] = f'"{number}"' if key.startswith('"') else number
+
+
+# The next one is in its place: conditions are what it does not know.
+CHECKS.unregister(unconditional.__name__)
+
+
+@schemathesis.check
+def positive_data_acceptance(
+    context: schemathesis.CheckContext,
+    response: schemathesis.Response,
+    case: schemathesis.Case[Any],
+) -> bool | None:
+    """A valid request is carried out, except where a condition in its header forbids it.
+
+    OpenAPI has no words for conditions. Only the refusals of the conditions that the request has
+    are let through, where the contract declares them; of all else the original check decides.
+    """
+    refusals = _refusals_by_condition(case)
+    if response.status_code in refusals & _declared_statuses(case):
+        return None
+    return unconditional(context, response, case)
+
+
+def _refusals_by_condition(case: schemathesis.Case[Any]) -> set[int]:
+    headers: Any = case.headers or {}
+    if "If-Match" in headers:
+        return {412}
+    if "If-None-Match" in headers:
+        return {304}
+    # Where the contract declares it, a condition is demanded.
+    return {428}
+
+
+def _declared_statuses(case: schemathesis.Case[Any]) -> set[int]:
+    return {int(status) for status in case.operation.definition.raw["responses"]}
 
 
 @schemathesis.hook

@@ -8,203 +8,86 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import httpx
 import pytest
 from pymongo import MongoClient
 
-from server.contract import Contract
+from hive.permissions import ROLE_PERMISSIONS, Role
+from server.contract import Contract, Operation
 from server.resources import openapi_path
+from tests.fuzz.arranging import PASSWORD, Arranging, Caller, prepare
 from tests.servers import ROOT, ServerProcess
 
-# The examples of the contract log in with it.
-PASSWORD = "correct horse battery staple"
-QUEUED_TASKS = 600
-LEASE_OPERATIONS = (
-    "renew_lease",
-    "append_lease_logs",
-    "complete_lease",
-    "fail_lease",
-    "release_lease",
+OPERATIONS = Contract.load(openapi_path()).operations
+# Limits are on, and far away: what they refuse is no finding.
+LIMITS = dict.fromkeys(
+    (
+        "RATE_LIMIT_READ",
+        "RATE_LIMIT_WRITE",
+        "RATE_LIMIT_HEAVY",
+        "RATE_LIMIT_TASK_SUBMIT",
+        "RATE_LIMIT_AUTH",
+        "RATE_LIMIT_AGENT",
+        "RATE_LIMIT_ADDRESS",
+    ),
+    "1000000",
 )
-AGENT_OPERATIONS = (
-    "get_agent",
-    "update_agent",
-    "control_agent",
-    "heartbeat_agent",
-    "claim_leases",
-    "unregister_agent",
-)
-TASK_OPERATIONS = ("get_task", "get_task_logs", "cancel_task")
-USER_OPERATIONS = (
-    "get_user",
-    "update_user",
-    "reset_user_password",
-    "list_user_sessions",
-    "revoke_user_sessions",
-    "delete_user",
-)
-KEY_OPERATIONS = ("get_api_key", "rotate_api_key", "revoke_api_key")
-SIGNING_KEY_OPERATIONS = ("get_signing_key", "revoke_signing_key")
-LISTS = {
-    "list_agents": "agents",
-    "list_tasks": "tasks",
-    "list_events": "events",
-    "list_users": "users",
-    "list_user_sessions": "users/{user_id}/sessions",
-    "list_sessions": "auth/sessions",
-    "list_api_keys": "api-keys",
-    "list_signing_keys": "signing-keys",
-    "list_audit_records": "audit",
-    "export_audit_records": "audit/export",
-}
 # What changes who asks: it would end the whole run. Somebody new does each.
 ON_ONESELF = ("logout", "change_password", "create_signing_key", "revoke_session")
 # What can be done once with what was given, before the rest of the run takes it away.
-ONCE = tuple(f"--include-operation-id={name}" for name in ("refresh", "revoke_user_session"))
+ONCE = tuple(
+    f"--include-operation-id={name}"
+    for name in ("refresh", "revoke_user_session", "revoke_signing_key", "get_signing_key")
+)
 OTHERS = tuple(f"--exclude-operation-id={name}" for name in ON_ONESELF)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A running server with something in it."""
-
-    url: str
-    admin_key: str
-    agent_key: str
-    given: dict[str, Any]
+# Agents log in nowhere: with their keys these are refused.
+SESSIONS_ONLY = frozenset(ON_ONESELF)
+Answers = dict[str, dict[str, int]]
 
 
 @pytest.fixture
-def target(
+def admin(
     tmp_path: Path, mongodb_uri: str, mongodb_client: MongoClient[dict[str, Any]]
-) -> Iterator[Target]:
-    """A server of its own, with agents, and with tasks that every agent can claim."""
+) -> Iterator[Arranging]:
+    """The operator of a server of its own."""
     database = f"test_{uuid.uuid4().hex}"
     server = ServerProcess(
         tmp_path / "data",
         MONGODB_URI=mongodb_uri,
         MONGODB_DATABASE=database,
         ADMIN_PASSWORD=PASSWORD,
-        RATE_LIMIT_ENABLED="false",
         LOG_LEVEL="error",
+        **LIMITS,
     )
     try:
         url = server.start()
         key = server.data.find_operator_key()
         assert key is not None
-        yield _fill(url, key)
+        with Arranging(url, key) as operator:
+            yield operator
     finally:
         server.stop()
         mongodb_client.drop_database(database)
 
 
-def _fill(url: str, key: str) -> Target:
-    with Arranging(url, key) as admin:
-        given = {**_hive_given(admin), **_identity_given(admin)}
-        for name, path in LISTS.items():
-            links = admin.client.get(f"/api/v1/{path.format_map(admin.named)}?limit=1").links
-            following = links["next"]["url"].partition("cursor=")[2] if "next" in links else ""
-            given[name] = {**given.get(name, {}), "cursor": following}
-        return Target(url, key, admin.named["agent_key"], given)
-
-
-class Arranging:
-    """A client that makes what the fuzzing finds; `named` keeps identifiers for later."""
-
-    def __init__(self, url: str, credential: str) -> None:
-        headers = {"Authorization": f"Bearer {credential}"}
-        self.client = httpx.Client(base_url=url, headers=headers, timeout=20)
-        self.named: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
-
-    def post(self, path: str, **body: Any) -> Any:
-        """Create something."""
-        answer = self.client.post(f"/api/v1/{path}", json=body)
-        assert answer.is_success, answer.text
-        return answer.json()
-
-    def log_in(self, username: str) -> dict[str, str]:
-        """The tokens of a new session."""
-        tokens: dict[str, str] = self.post("auth/login", username=username, password=PASSWORD)
-        return tokens
-
-    def add_user(self, role: str = "user") -> tuple[str, str]:
-        """A new user: its identifier and its name."""
-        username = f"fuzz-{uuid.uuid4().hex[:12]}"
-        made = self.post("users", username=username, password=PASSWORD, role=role)
-        return made["user_id"], username
-
-
-def _hive_given(admin: Arranging) -> dict[str, Any]:
-    one, two = [admin.post("agents", name=name, slots=64) for name in ("one", "two")]
-    admin.named["agent_key"] = one["api_key"]
-    tasks = [admin.post("tasks", name=f"task {n}")["task_id"] for n in range(QUEUED_TASKS)]
-    leases = admin.post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS))
-    given: dict[str, Any] = {
-        name: {"path": {"lease_id": lease["lease_id"]}, "body": {"fence": lease["fence"]}}
-        for name, lease in zip(LEASE_OPERATIONS, leases, strict=True)
-    }
-    for name in AGENT_OPERATIONS:
-        agent = two if name == "unregister_agent" else one
-        given[name] = {"path": {"agent_id": agent["agent_id"]}}
-    for name in TASK_OPERATIONS:
-        given[name] = {"path": {"task_id": tasks[-1]}}
-    return given
-
-
-def _identity_given(admin: Arranging) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for name in USER_OPERATIONS:
-        user_id, username = admin.add_user()
-        given[name] = {"path": {"user_id": user_id}}
-        if name == "list_user_sessions":
-            admin.named["user_id"] = user_id
-            admin.log_in(username)
-            admin.log_in(username)
-            session = admin.client.get(f"/api/v1/users/{user_id}/sessions").json()[0]
-            named = {"user_id": user_id, "session_id": session["session_id"]}
-            given["revoke_user_session"] = {"path": named}
-    for name in KEY_OPERATIONS:
-        given[name] = {"path": {"key_id": admin.post("api-keys", name=name)["key_id"]}}
-    for name in SIGNING_KEY_OPERATIONS:
-        with Arranging(
-            str(admin.client.base_url), admin.log_in(admin.add_user()[1])["access_token"]
-        ) as signer:
-            made = signer.post("signing-keys", name=name, algorithm="hmac-sha256")
-        given[name] = {"path": {"signing_key_id": made["signing_key_id"]}}
-    # Two of them make a list with a second page.
-    admin.log_in("admin")
-    tokens = admin.log_in("admin")
-    given["refresh"] = {"body": {"refresh_token": tokens["refresh_token"]}}
-    record = admin.client.get("/api/v1/audit?limit=1").json()[0]
-    given["get_audit_record"] = {"path": {"record_id": record["record_id"]}}
-    return given
-
-
-def fuzz(target: Target, key: str, tmp_path: Path, *options: str) -> dict[str, dict[str, int]]:
+def fuzz(caller: Caller, tmp_path: Path, *options: str) -> Answers:
     """Run Schemathesis; it has to find nothing. The number of answers by operation and status."""
     tally = tmp_path / "tally.json"
     environment = {
         **os.environ,
-        "AGENTZERO_FUZZ_KEY": key,
-        "AGENTZERO_FUZZ_GIVEN": json.dumps(target.given),
-        "AGENTZERO_FUZZ_OWN": json.dumps(own_identifiers(target.url, key)),
+        "AGENTZERO_FUZZ_KEY": caller.credential,
+        "AGENTZERO_FUZZ_GIVEN": json.dumps(caller.given),
+        "AGENTZERO_FUZZ_OWN": json.dumps(own_identifiers(caller)),
         "AGENTZERO_FUZZ_TALLY": str(tally),
         # Hypothesis keeps no examples between runs, and leaves nothing in the checkout.
         "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path / "hypothesis"),
     }
     command = [sys.executable, "-m", "schemathesis.cli", "run", str(openapi_path())]
     done = subprocess.run(
-        [*command, "--url", target.url, *options],
+        [*command, "--url", caller.url, *options],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -213,65 +96,115 @@ def fuzz(target: Target, key: str, tmp_path: Path, *options: str) -> dict[str, d
     )
     assert done.returncode == 0, f"{done.stdout[-30_000:]}\n{done.stderr[-3_000:]}"
     print(done.stdout[-1_500:])  # noqa: T201 - shown when a later assertion fails
-    answers: dict[str, dict[str, int]] = json.loads(tally.read_text())
+    answers: Answers = json.loads(tally.read_text())
     return answers
 
 
-def own_identifiers(url: str, key: str) -> list[str]:
-    """Who fuzzes: the user or agent, and the API key."""
-    with Arranging(url, key) as caller:
-        me = caller.client.get("/api/v1/auth/me").json()
-    return [me[name] for name in ("principal_id", "key_id") if name in me]
+def own_identifiers(caller: Caller) -> list[str]:
+    """Who fuzzes: the user or agent, the API key, the session."""
+    with Arranging(caller.url, caller.credential) as asking:
+        me = asking.get("auth/me")
+    return [me[name] for name in ("principal_id", "key_id", "session_id") if name in me]
 
 
-def fuzz_on_oneself(target: Target, tmp_path: Path, *options: str) -> dict[str, dict[str, int]]:
+def fuzz_on_oneself(admin: Arranging, caller: Caller, tmp_path: Path) -> list[Answers]:
     """What changes the caller is done by a new user each, with a session and a second one."""
-    answers: dict[str, dict[str, int]] = {}
+    runs = []
     for name in ON_ONESELF:
-        with Arranging(target.url, target.admin_key) as admin:
-            user_id, username = admin.add_user()
-            admin.log_in(username)
-            (session,) = admin.client.get(f"/api/v1/users/{user_id}/sessions").json()
-            token = admin.log_in(username)["access_token"]
+        user_id, username = admin.add_user(caller.role)
+        admin.log_in(username)
+        (session,) = admin.get(f"users/{user_id}/sessions")
+        token = admin.log_in(username)["access_token"]
         given = {"revoke_session": {"path": {"session_id": session["session_id"]}}}
-        alone = replace(target, given=given)
-        answers |= fuzz(alone, token, tmp_path, f"--include-operation-id={name}", *options)
+        alone = replace(caller, credential=token, given=given)
+        phases = "--phases=examples,coverage"
+        runs.append(fuzz(alone, tmp_path, f"--include-operation-id={name}", phases))
+    return runs
+
+
+def fuzz_everything(admin: Arranging, role: Role, tmp_path: Path, *options: str) -> Answers:
+    """All operations as a caller of the role, each with all phases and checks."""
+    caller = prepare(admin, role)
+    # First: the others guess passwords until no unknown user of this address may log in.
+    runs = [] if role is Role.AGENT else fuzz_on_oneself(admin, caller, tmp_path)
+    runs.append(fuzz(caller, tmp_path, *ONCE, "--phases=examples"))
+    runs.append(fuzz(caller, tmp_path, *OTHERS, *options))
+    answers: Answers = {name: {} for name in OPERATIONS}
+    for run in runs:
+        for name, statuses in run.items():
+            for status, number in statuses.items():
+                answers[name][status] = answers[name].get(status, 0) + number
     return answers
 
 
-def assert_every_operation_succeeded(*runs: dict[str, dict[str, int]]) -> None:
-    """A refusal proves little: each operation gave a success in one of the runs, too."""
-    succeeded = {
-        name
-        for answers in runs
+def may_call(role: Role, operation: Operation) -> bool:
+    """By the contract."""
+    return operation.public or operation.permission in ROLE_PERMISSIONS[role]
+
+
+def assert_every_operation_answered(role: Role, answers: Answers) -> None:
+    """A refusal proves little: each that the role may call gave a success, each other one 403."""
+    wrong = {
+        name: statuses
         for name, statuses in answers.items()
-        if any(status.startswith("2") for status in statuses)
+        if not (role is Role.AGENT and name in SESSIONS_ONLY)
+        and may_call(role, OPERATIONS[name]) is not succeeded(statuses)
     }
-    missed = {
-        name: [answers.get(name, {}) for answers in runs]
-        for name in Contract.load(openapi_path()).operations.keys() - succeeded
+    assert wrong == {}
+    unrefused = {
+        name: statuses
+        for name, statuses in answers.items()
+        if not may_call(role, OPERATIONS[name])
+        and name not in SESSIONS_ONLY
+        and "403" not in statuses
     }
-    assert missed == {}
+    assert unrefused == {}
+    failed = {name for name, statuses in answers.items() if any(s[0] == "5" for s in statuses)}
+    assert failed <= {"get_readiness"}
+
+
+def succeeded(statuses: dict[str, int]) -> bool:
+    """Whether one of the answers was a success."""
+    return any(status.startswith("2") for status in statuses)
+
+
+def tell(role: Role, answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
+    """The list of operations with their answers."""
+    lines = [
+        f"{name:<24}"
+        + " ".join(f"{status}x{number}" for status, number in sorted(answers[name].items()))
+        for name in sorted(answers)
+    ]
+    with capsys.disabled():
+        print(f"\nAnswers to {role}:", *lines, sep="\n  ")  # noqa: T201 - it is asked for
 
 
 @pytest.mark.timeout(400)
-def test_fuzzing_as_admin_finds_nothing(target: Target, tmp_path: Path) -> None:
+def test_fuzzing_as_admin_finds_nothing(admin: Arranging, tmp_path: Path) -> None:
     """All phases and checks with the operator's key; every operation reaches a 2xx."""
-    # First: the others guess passwords until no unknown user of this address may log in.
-    alone = fuzz_on_oneself(target, tmp_path, "--phases=examples,coverage")
-    once = fuzz(target, target.admin_key, tmp_path, *ONCE, "--phases=examples")
-    answers = fuzz(target, target.admin_key, tmp_path, *OTHERS, "--max-examples=25")
-    assert_every_operation_succeeded(alone, once, answers)
+    answers = fuzz_everything(admin, Role.ADMIN, tmp_path, "--max-examples=25")
+    assert_every_operation_answered(Role.ADMIN, answers)
 
 
 @pytest.mark.more
-@pytest.mark.timeout(3_600)
-@pytest.mark.parametrize("role", ["admin", "agent"])
-def test_long_fuzzing_finds_nothing(target: Target, tmp_path: Path, role: str) -> None:
-    """Many more examples, of another seed, for who may do everything and for who may do little."""
-    key = {"admin": target.admin_key, "agent": target.agent_key}[role]
-    alone = fuzz_on_oneself(target, tmp_path, "--phases=examples,coverage")
-    once = fuzz(target, target.admin_key, tmp_path, *ONCE, "--phases=examples")
-    answers = fuzz(target, key, tmp_path, *OTHERS, "--max-examples=300", "--seed=1")
-    if role == "admin":
-        assert_every_operation_succeeded(alone, once, answers)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("role", list(Role))
+def test_long_fuzzing_finds_nothing(
+    admin: Arranging, tmp_path: Path, role: Role, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More examples, of another seed, as each role; what it may not call is refused to it."""
+    answers = fuzz_everything(admin, role, tmp_path, "--max-examples=100", "--seed=1")
+    tell(role, answers, capsys)
+    assert_every_operation_answered(role, answers)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(14_400)
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.USER, Role.VIEWER])
+def test_fuzzing_for_hours_finds_nothing(
+    admin: Arranging, tmp_path: Path, role: Role, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1,000 examples of each operation and role, of a third seed."""
+    answers = fuzz_everything(admin, role, tmp_path, "--max-examples=1000", "--seed=2")
+    tell(role, answers, capsys)
+    assert_every_operation_answered(role, answers)

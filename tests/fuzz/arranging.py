@@ -1,0 +1,190 @@
+"""A server with something in it for every operation, and the callers that fuzz it."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+
+from hive.permissions import Role
+from server.contract import Contract
+from server.resources import openapi_path
+
+# The examples of the contract log in with it.
+PASSWORD = "correct horse battery staple"
+QUEUED_TASKS = 600
+LEASE_OPERATIONS = (
+    "renew_lease",
+    "append_lease_logs",
+    "complete_lease",
+    "fail_lease",
+    "release_lease",
+)
+AGENT_OPERATIONS = (
+    "get_agent",
+    "update_agent",
+    "control_agent",
+    "heartbeat_agent",
+    "claim_leases",
+    "unregister_agent",
+)
+TASK_OPERATIONS = ("get_task", "get_task_logs", "get_task_status", "cancel_task")
+USER_OPERATIONS = (
+    "get_user",
+    "update_user",
+    "reset_user_password",
+    "list_user_sessions",
+    "revoke_user_sessions",
+    "delete_user",
+)
+KEY_OPERATIONS = ("get_api_key", "rotate_api_key", "revoke_api_key")
+SIGNING_KEY_OPERATIONS = ("get_signing_key", "revoke_signing_key")
+LISTS = {
+    "list_agents": "agents",
+    "list_tasks": "tasks",
+    "list_events": "events",
+    "list_users": "users",
+    "list_user_sessions": "users/{user_id}/sessions",
+    "list_sessions": "auth/sessions",
+    "list_api_keys": "api-keys",
+    "list_signing_keys": "signing-keys",
+    "list_audit_records": "audit",
+    "export_audit_records": "audit/export",
+}
+# What these change has a version: the example names any, so that one change is made.
+CONDITIONAL = tuple(
+    operation.operation_id
+    for operation in Contract.load(openapi_path()).operations.values()
+    if any(parameter.name == "If-Match" for parameter in operation.parameters)
+)
+Given = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who fuzzes, and what exists for it by operationId."""
+
+    url: str
+    role: Role
+    credential: str
+    given: Given
+
+
+class Arranging:
+    """A client that makes what the fuzzing finds; `named` keeps identifiers for later."""
+
+    def __init__(self, url: str, credential: str) -> None:
+        self.url = url
+        self.credential = credential
+        headers = {"Authorization": f"Bearer {credential}"}
+        self.client = httpx.Client(base_url=url, headers=headers, timeout=20)
+        self.named: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Create something."""
+        answer = self.client.post(f"/api/v1/{path}", json=body)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def get(self, path: str) -> Any:
+        """Read something."""
+        answer = self.client.get(f"/api/v1/{path}")
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def log_in(self, username: str) -> dict[str, str]:
+        """The tokens of a new session."""
+        tokens: dict[str, str] = self.post("auth/login", username=username, password=PASSWORD)
+        return tokens
+
+    def add_user(self, role: Role = Role.USER) -> tuple[str, str]:
+        """A new user: its identifier and its name."""
+        username = f"fuzz-{uuid.uuid4().hex[:12]}"
+        made = self.post("users", username=username, password=PASSWORD, role=role)
+        return made["user_id"], username
+
+
+def prepare(admin: Arranging, role: Role) -> Caller:
+    """A new caller of the role (the operator for an admin), with everything for every operation.
+
+    What belongs to somebody belongs to the caller where its role can own it.
+    """
+    agents = [admin.post("agents", name=f"{role}-{n}", slots=64) for n in (1, 2)]
+    if role is Role.AGENT:
+        caller, username = Arranging(admin.url, agents[0]["api_key"]), None
+    elif role is Role.ADMIN:
+        caller, username = Arranging(admin.url, admin.credential), "admin"
+    else:
+        _, username = admin.add_user(role)
+        caller = Arranging(admin.url, admin.log_in(username)["access_token"])
+    with caller:
+        given = _hive_given(admin, caller if role is not Role.VIEWER else admin, agents)
+        given |= _users_given(admin)
+        if username is not None:
+            given |= _own_given(caller, username)
+        for name, path in LISTS.items():
+            answer = caller.client.get(f"/api/v1/{path.format_map(admin.named)}?limit=1")
+            following = answer.links.get("next", {}).get("url", "").partition("cursor=")[2]
+            given[name] = {**given.get(name, {}), "cursor": following}
+    for name in CONDITIONAL:
+        given[name] = {**given.get(name, {}), "headers": {"If-Match": "*"}}
+    return Caller(admin.url, role, caller.credential, given)
+
+
+def _hive_given(admin: Arranging, owner: Arranging, agents: list[dict[str, Any]]) -> Given:
+    one, two = agents
+    tasks = [owner.post("tasks", name=f"task {n}")["task_id"] for n in range(QUEUED_TASKS)]
+    leases = admin.post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS))
+    given: Given = {
+        name: {"path": {"lease_id": lease["lease_id"]}, "body": {"fence": lease["fence"]}}
+        for name, lease in zip(LEASE_OPERATIONS, leases, strict=True)
+    }
+    for name in AGENT_OPERATIONS:
+        agent = two if name == "unregister_agent" else one
+        given[name] = {"path": {"agent_id": agent["agent_id"]}}
+    for name in TASK_OPERATIONS:
+        given[name] = {"path": {"task_id": tasks[-1]}}
+    return given
+
+
+def _users_given(admin: Arranging) -> Given:
+    """Other users, for admins; a record of the audit log."""
+    given: Given = {}
+    for name in USER_OPERATIONS:
+        user_id, username = admin.add_user()
+        given[name] = {"path": {"user_id": user_id}}
+        if name == "list_user_sessions":
+            admin.named["user_id"] = user_id
+            admin.log_in(username)
+            admin.log_in(username)
+            session = admin.get(f"users/{user_id}/sessions")[0]
+            named = {"user_id": user_id, "session_id": session["session_id"]}
+            given["revoke_user_session"] = {"path": named}
+    record = admin.get("audit?limit=1")[0]
+    given["get_audit_record"] = {"path": {"record_id": record["record_id"]}}
+    return given
+
+
+def _own_given(caller: Arranging, username: str) -> Given:
+    """Keys and sessions of the caller itself."""
+    given: Given = {}
+    for name in KEY_OPERATIONS:
+        given[name] = {"path": {"key_id": caller.post("api-keys", name=name)["key_id"]}}
+    for name in SIGNING_KEY_OPERATIONS:
+        # With an API key of its own: it signs what comes with that one, and nothing else has to be.
+        key_id = caller.post("api-keys", name=name)["key_id"]
+        made = caller.post("signing-keys", name=name, algorithm="hmac-sha256", key_id=key_id)
+        given[name] = {"path": {"signing_key_id": made["signing_key_id"]}}
+    # Two of them make a list with a second page.
+    caller.log_in(username)
+    tokens = caller.log_in(username)
+    given["refresh"] = {"body": {"refresh_token": tokens["refresh_token"]}}
+    return given
