@@ -88,6 +88,9 @@ class FakeHive:
         self.swallows: set[str] = set()
         self.pushes = True
         self.troubles: list[Trouble] = []
+        self.answers: dict[str, tuple[str, Any]] = {}
+        self.keys: list[str | None] = []
+        self.drops = 0
         self.links: dict[str, Any] = {}
         self.watchers: set[Any] = set()
         self.changed = asyncio.Condition()

@@ -30,7 +30,7 @@ class Rest(tornado.web.RequestHandler):
             if trouble is not None and not trouble.acts:
                 raise Refusal(trouble.status, trouble.code)
             self.identify(path)
-            answer = await self.route(method, path.removeprefix("/api/v1/").split("/"), body)
+            answer = await self.once(method, path, body)
             if trouble is not None:
                 raise Refusal(trouble.status, trouble.code)
         except Refusal as refusal:
@@ -39,6 +39,10 @@ class Rest(tornado.web.RequestHandler):
             for name, value in (trouble.headers if trouble else {}).items():
                 self.set_header(name, value)
             self.finish(problem(refusal.status, refusal.code, refusal.detail, path))
+            return
+        if method == "POST" and self.hive.drops:
+            self.hive.drops -= 1
+            self.detach().close()
             return
         made = path == "/api/v1/agents" or path.startswith("/api/v1/api-keys")
         status = 201 if method == "POST" and made else 200
@@ -54,6 +58,23 @@ class Rest(tornado.web.RequestHandler):
             return
         if bearer(self.request) not in self.hive.tokens:
             raise Refusal(401, "invalid-token", "Invalid token")
+
+    async def once(self, method: str, path: str, body: Any) -> Any:
+        """What comes under a key that was answered gets that answer, without its secret."""
+        key = self.request.headers.get("Idempotency-Key")
+        if method == "POST":
+            self.hive.keys.append(key)
+        if key is None or key not in self.hive.answers:
+            answer = await self.route(method, path.removeprefix("/api/v1/").split("/"), body)
+            if key is not None:
+                self.hive.answers[key] = (path, answer)
+            return answer
+        where, answer = self.hive.answers[key]
+        if where != path:
+            raise Refusal(422, "idempotency-key-reused")
+        if "api_key" in answer:
+            raise Refusal(409, "secret-not-replayed")
+        return answer
 
     async def route(self, method: str, path: list[str], body: Any) -> Any:
         match [method, *path]:

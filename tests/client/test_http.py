@@ -22,6 +22,7 @@ from agentzero_client import (
     ProblemError,
     RateLimitedError,
     RetryPolicy,
+    SecretLostError,
     UnavailableError,
     UnexpectedAnswerError,
 )
@@ -87,12 +88,65 @@ async def test_read_is_repeated_after_503_as_the_server_asks(
     assert len(hive.requests) == 3
 
 
-async def test_submission_is_not_repeated_after_503(hive: FakeHive, client: AsyncClient) -> None:
-    """The task may exist already: a second submission would run it twice."""
-    hive.troubles.append(Trouble("POST", "tasks", 503, acts=True, headers={"Retry-After": "0"}))
+async def test_submission_is_repeated_under_its_key(hive: FakeHive, client: AsyncClient) -> None:
+    """After a 503 the task may exist already: the key tells the server that it is the same one."""
+    hive.troubles += [
+        Trouble("POST", "tasks", 503, acts=True, headers={"Retry-After": "0"}),
+        Trouble("POST", "tasks", 409, "idempotency-in-flight", headers={"Retry-After": "0"}),
+    ]
+    receipt = await client.tasks.submit("t")
+    assert list(hive.tasks) == [receipt.task_id]
+    await client.tasks.submit("t")
+    assert len(hive.tasks) == 2
+    assert len(set(hive.keys)) == 2
+    assert None not in hive.keys
+
+
+async def test_submission_is_repeated_when_its_connection_broke(
+    hive: FakeHive, client: AsyncClient
+) -> None:
+    """No answer, whatever became of the request."""
+    hive.drops = 2
+    receipt = await client.tasks.submit("t")
+    assert list(hive.tasks) == [receipt.task_id]
+
+
+async def test_submission_is_repeated_a_bounded_number_of_times(hive: FakeHive) -> None:
+    """One that stays under way ends with its refusal."""
+    under_way = Trouble("POST", "tasks", 409, "idempotency-in-flight", times=50)
+    hive.troubles.append(under_way)
+    retries = RetryPolicy(attempts=3, base_seconds=0.0)
+    async with AsyncClient(hive.url, api_key="admin-key", retries=retries) as client:
+        with pytest.raises(ConflictError, match="idempotency-in-flight"):
+            await client.tasks.submit("t")
+    assert under_way.times == 47
+
+
+async def test_other_conflicts_are_not_repeated(hive: FakeHive, client: AsyncClient) -> None:
+    """The state of things is an answer."""
+    hive.troubles.append(Trouble("POST", "agents", 409, "name-taken"))
+    with pytest.raises(ConflictError, match="name-taken"):
+        await client.agents.register("a")
+    assert len(hive.requests) == 1
+
+
+async def test_a_credential_whose_answer_was_lost_is_told_of(
+    hive: FakeHive, client: AsyncClient
+) -> None:
+    """It was made and is not shown again; the error has a class of its own."""
+    hive.drops = 1
+    with pytest.raises(SecretLostError):
+        await client.api_keys.create("ci")
+    assert len(hive.api_keys) == 1
+
+
+async def test_what_has_no_key_is_not_repeated(hive: FakeHive, client: AsyncClient) -> None:
+    """Controlling twice is controlling twice."""
+    agent_id, _ = hive.add_agent("a")
+    hive.troubles.append(Trouble("POST", "control", 503, headers={"Retry-After": "0"}))
     with pytest.raises(UnavailableError):
-        await client.tasks.submit("t")
-    assert len(hive.tasks) == 1
+        await client.agents.control(agent_id, "restart")
+    assert hive.keys == []
 
 
 async def test_submission_is_repeated_after_429(hive: FakeHive, client: AsyncClient) -> None:

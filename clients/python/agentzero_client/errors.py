@@ -3,7 +3,8 @@
 AgentZeroError
   ProblemError            the server answered with an RFC 9457 problem
     BadRequestError 400, AuthenticationError 401, PermissionDeniedError 403, NotFoundError 404,
-    ConflictError 409 (LeaseLostError: code `lease-lost`), GoneError 410,
+    ConflictError 409 (LeaseLostError: code `lease-lost`, SecretLostError: `secret-not-replayed`),
+    GoneError 410,
     RateLimitedError 429, UnavailableError 503
   ConnectionFailedError   no answer came
   UnexpectedAnswerError   an answer came that the contract does not know
@@ -71,6 +72,13 @@ class LeaseLostError(ConflictError):
     """409 `lease-lost`: the lease is not current any more; nothing was changed. Stop working."""
 
 
+class SecretLostError(ConflictError):
+    """409 `secret-not-replayed`: the answer with the secret was lost, and is not given again.
+
+    What was asked for was made: replace its secret, or remove it and ask again.
+    """
+
+
 class GoneError(ProblemError):
     """410: the event log no longer holds what was asked for."""
 
@@ -114,7 +122,10 @@ _BY_STATUS: dict[int, type[ProblemError]] = {
     429: RateLimitedError,
     503: UnavailableError,
 }
-_BY_CODE: dict[str, type[ProblemError]] = {"lease-lost": LeaseLostError}
+_BY_CODE: dict[str, type[ProblemError]] = {
+    "lease-lost": LeaseLostError,
+    "secret-not-replayed": SecretLostError,
+}
 
 
 def problem_error(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,18 @@ class Answer:
 
     body: Any
     headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is sent, and sent again; `key` names it to the server."""
+
+    method: str
+    path: str
+    params: Mapping[str, str | int] | None = None
+    body: Any = None
+    timeout_seconds: float | None = None
+    key: str | None = None
 
 
 class Http:
@@ -82,12 +95,13 @@ class Http:
 
     async def anonymous(self, path: str, body: Mapping[str, Any]) -> Any:
         """POST without a credential: logging in and refreshing."""
-        return (await self._repeated("POST", path, None, body, Repeat.REPEATABLE, None, None)).body
+        sent = _Request("POST", path, body=body)
+        return (await self._repeated(sent, Repeat.REPEATABLE, None)).body
 
     async def answers(self) -> bool:
         """Tell whether the server is there."""
         try:
-            await self._once("GET", "/health/live", None, None, CONNECT_SECONDS, None)
+            await self._once(_Request("GET", "/health/live", timeout_seconds=CONNECT_SECONDS), None)
         except ProblemError as error:
             return error.status < 500  # noqa: PLR2004  # A proxy speaks for a server that is away.
         except AgentZeroError:
@@ -107,34 +121,27 @@ class Http:
         """Send with the credential. Raise ProblemError, ConnectionFailed- or UnexpectedAnswerError.
 
         A 401 renews the credential once, where that is possible, and sends again: nothing was done.
+        All sendings of a request that is `KEYED` carry one `Idempotency-Key`.
         """
         if repeat is None:
             repeat = Repeat.UNSENT if method == "POST" else Repeat.REPEATABLE
+        key = str(uuid.uuid4()) if repeat is Repeat.KEYED else None
+        sent = _Request(method, path, params, body, timeout_seconds, key)
         token = await self.token()
         try:
-            return await self._repeated(method, path, params, body, repeat, timeout_seconds, token)
+            return await self._repeated(sent, repeat, token)
         except AuthenticationError as error:
             # A signature is refused whatever the credential.
             if error.code.startswith("signature-") or not await self.renew_token(token):
                 raise
-        token = await self.token()
-        return await self._repeated(method, path, params, body, repeat, timeout_seconds, token)
+        return await self._repeated(sent, repeat, await self.token())
 
-    async def _repeated(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str | int] | None,
-        body: Any,
-        repeat: Repeat,
-        timeout_seconds: float | None,
-        token: str | None,
-    ) -> Answer:
+    async def _repeated(self, sent: _Request, repeat: Repeat, token: str | None) -> Answer:
         backoff = Backoff(self._retries.base_seconds, self._retries.cap_seconds)
         attempt = 1
         while True:
             try:
-                return await self._once(method, path, params, body, timeout_seconds, token)
+                return await self._once(sent, token)
             except AgentZeroError as error:
                 wait = error.retry_after_seconds if isinstance(error, ProblemError) else None
                 if (
@@ -146,26 +153,20 @@ class Http:
                 await asyncio.sleep(backoff.next_seconds(at_least=wait or 0.0))
                 attempt += 1
 
-    async def _once(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str | int] | None,
-        body: Any,
-        timeout_seconds: float | None,
-        token: str | None,
-    ) -> Answer:
+    async def _once(self, sent: _Request, token: str | None) -> Answer:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        if sent.key is not None:
+            headers["Idempotency-Key"] = sent.key
         content = None
-        if body is not None:
-            content = encode(body)
+        if sent.body is not None:
+            content = encode(sent.body)
             headers["Content-Type"] = "application/json"
-        limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        limit = self._timeout_seconds if sent.timeout_seconds is None else sent.timeout_seconds
         try:
             request = self._client.build_request(
-                method,
-                path,
-                params=params,
+                sent.method,
+                sent.path,
+                params=sent.params,
                 content=content,
                 headers=headers,
                 timeout=httpx.Timeout(limit, connect=min(limit, CONNECT_SECONDS)),
@@ -176,7 +177,7 @@ class Http:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise ConnectionFailedError(
-                f"{method} {self.base_url}{path}: {reason}",
+                f"{sent.method} {self.base_url}{sent.path}: {reason}",
                 was_sent=not isinstance(error, _UNSENT),
             ) from error
         return _judge(response)

@@ -3,8 +3,11 @@
 - `REPEATABLE`: sending it twice is as good as once (reads, PUT, DELETE, renewals, completions).
   Tried again after
   every transient failure: no answer, 429, 502, 503, 504.
-- `UNSENT`: sending it twice would do it twice (submitting a task, registering, claiming). Tried
-  again only when the server certainly did
+- `KEYED`: sent under an `Idempotency-Key`, so that the server does it once however often it comes
+  (submitting a task, registering, making users and keys). Tried again like `REPEATABLE`, and while
+  an earlier sending is still being carried out.
+- `UNSENT`: sending it twice would do it twice (claiming, log lines). Tried again only when the
+  server certainly did
   nothing: the connection could not be made, or 429. A 503 leaves open what happened, so it is
   raised.
 - `NEVER`: whoever calls repeats by himself.
@@ -23,12 +26,14 @@ from agentzero_client.errors import AgentZeroError, ConnectionFailedError, Probl
 TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 PASSING_STATUSES = TRANSIENT_STATUSES | {500}
 """For whoever tries again for as long as it takes."""
+IN_FLIGHT = "idempotency-in-flight"
 
 
 class Repeat(Enum):
     """How often a request may reach the server."""
 
     REPEATABLE = "repeatable"
+    KEYED = "keyed"
     UNSENT = "unsent"
     NEVER = "never"
 
@@ -37,10 +42,11 @@ class Repeat(Enum):
         if self is Repeat.NEVER:
             return False
         if isinstance(error, ConnectionFailedError):
-            return self is Repeat.REPEATABLE or not error.was_sent
+            return self is not Repeat.UNSENT or not error.was_sent
         if isinstance(error, ProblemError):
-            repeatable = TRANSIENT_STATUSES if self is Repeat.REPEATABLE else frozenset({429})
-            return error.status in repeatable
+            if self is Repeat.KEYED and error.code == IN_FLIGHT:
+                return True
+            return error.status in (TRANSIENT_STATUSES if self is not Repeat.UNSENT else {429})
         return False
 
 

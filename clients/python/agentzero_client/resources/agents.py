@@ -40,7 +40,10 @@ class AsyncAgents:
         slots: int | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> AgentRegistered:
-        """Register an agent (admins); its API key comes once. Raise ConflictError `name-taken`."""
+        """Register an agent (admins); its API key comes once.
+
+        Raise ConflictError `name-taken`, SecretLostError when the answer was lost on its way.
+        """
         body: dict[str, Any] = {"name": name, "capabilities": list(capabilities)}
         if agent_type is not None:
             body["agent_type"] = agent_type
@@ -48,7 +51,7 @@ class AsyncAgents:
             body["slots"] = slots
         if labels:
             body["labels"] = dict(labels)
-        answer = await self._http.request("POST", PATH, body=body)
+        answer = await self._http.request("POST", PATH, body=body, repeat=Repeat.KEYED)
         return decode_model(AgentRegistered, answer.body)
 
     def list(

@@ -32,7 +32,7 @@ class AsyncApiKeys:
         """Make a key; `api_key` comes once. No scopes: all that this credential may do.
 
         `allowed_addresses` are networks (CIDR). Raise PermissionDeniedError for what one lacks
-        oneself.
+        oneself, SecretLostError when the answer was lost on its way.
         """
         body: dict[str, Any] = {"name": name}
         if scopes:
@@ -41,7 +41,7 @@ class AsyncApiKeys:
             body["expires_in_days"] = expires_in_days
         if allowed_addresses:
             body["allowed_addresses"] = list(allowed_addresses)
-        answer = await self._http.request("POST", PATH, body=body)
+        answer = await self._http.request("POST", PATH, body=body, repeat=Repeat.KEYED)
         return decode_model(ApiKeyCreated, answer.body)
 
     def list(
@@ -66,10 +66,11 @@ class AsyncApiKeys:
     async def rotate(self, key_id: str, *, overlap_seconds: int | None = None) -> ApiKeyCreated:
         """Make the successor of a key; the old one works for the overlap (a day) on.
 
-        Raise ConflictError `api-key-rotated` or `api-key-ended`.
+        Raise ConflictError `api-key-rotated` or `api-key-ended`, SecretLostError.
         """
         body = {} if overlap_seconds is None else {"overlap_seconds": overlap_seconds}
-        answer = await self._http.request("POST", f"{_of(key_id)}/rotate", body=body)
+        path = f"{_of(key_id)}/rotate"
+        answer = await self._http.request("POST", path, body=body, repeat=Repeat.KEYED)
         return decode_model(ApiKeyCreated, answer.body)
 
 

@@ -23,6 +23,7 @@ from agentzero_client.models import (
     Timeouts,
 )
 from agentzero_client.paging import pages
+from agentzero_client.retrying import Repeat
 from agentzero_client.waiting import TaskEnds
 
 PATH = "/api/v1/tasks"
@@ -55,8 +56,9 @@ class AsyncTasks:
     ) -> TaskReceipt:
         """Submit a task; it is durable when this returns. `parameters` is any JSON value.
 
-        Sent again only when the server certainly did not see it (no connection, 429). After
-        another ConnectionFailedError or a 503 the task may exist: look before submitting again.
+        Sent again under one `Idempotency-Key` until there is an answer, as `RetryPolicy` says: the
+        task is made once. After a ConnectionFailedError or a 503 that comes all the same, it may
+        exist: look before submitting again.
         """
         body = {
             "name": name,
@@ -78,7 +80,7 @@ class AsyncTasks:
         given = {
             k: v for k, v in body.items() if v is not None and (k == "parameters" or v not in empty)
         }
-        answer = await self._http.request("POST", PATH, body=given)
+        answer = await self._http.request("POST", PATH, body=given, repeat=Repeat.KEYED)
         return decode_model(TaskReceipt, answer.body)
 
     async def get(self, task_id: str) -> Task:

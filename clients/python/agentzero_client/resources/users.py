@@ -24,7 +24,7 @@ class AsyncUsers:
     async def create(self, username: str, password: str, *, role: UserRole = "user") -> User:
         """Make a user. Raise ConflictError `username-taken`, ProblemError `weak-password`."""
         body = {"username": username, "password": password, "role": role}
-        answer = await self._http.request("POST", PATH, body=body)
+        answer = await self._http.request("POST", PATH, body=body, repeat=Repeat.KEYED)
         return decode_model(User, answer.body)
 
     def list(

@@ -19,7 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentzero_client.client import API_KEY_VARIABLE, AsyncClient
-from agentzero_client.errors import AuthenticationError, ConflictError, PermissionDeniedError
+from agentzero_client.errors import (
+    AuthenticationError,
+    ConflictError,
+    PermissionDeniedError,
+    SecretLostError,
+)
 from agentzero_client.runtime.failures import AgentIdentityError
 
 AGENT_ID_VARIABLE = "AGENTZERO_AGENT_ID"
@@ -157,6 +162,11 @@ async def _register(
                 slots=announcement.slots,
                 labels=announcement.labels,
             )
+        except SecretLostError as error:
+            raise AgentIdentityError(
+                f"Agent {announcement.name!r} was registered, and the answer with its key was "
+                "lost. Unregister it, and start again."
+            ) from error
         except ConflictError as error:
             raise AgentIdentityError(
                 f"The name {announcement.name!r} is taken, and its key is not in {state.path}. "
