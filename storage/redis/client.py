@@ -6,13 +6,15 @@
     await redis.stop()
 
 Every call ends within 250 ms and is sent once. After the first that fails, all others fail at once,
-without a byte sent, until Redis answers a ping again: it is asked every 200 ms. One connection, one
+without a byte sent, until Redis answers a ping again: it is asked every 200 ms. That this process
+stood still is not held against Redis. One connection, one
 breaker: whoever uses it must be able to go on without Redis.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -33,7 +35,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from hive.errors import Unavailable
 
 TIMEOUT_SECONDS = 0.25
-POOL_SECONDS = 0.1
+# A call that is later than this many times its limit was kept waiting by this process.
+LATE = 1.5
 PROBE_SECONDS = 0.2
 MAX_CONNECTIONS = 50
 
@@ -71,7 +74,8 @@ class RedisConnection:
             BlockingConnectionPool.from_url(
                 url,
                 max_connections=MAX_CONNECTIONS,
-                timeout=POOL_SECONDS,
+                # Whoever waits for a connection waits within the time of the call.
+                timeout=timeout_seconds,
                 socket_timeout=timeout_seconds,
                 socket_connect_timeout=timeout_seconds,
                 retry=Retry(NoBackoff(), 0),
@@ -109,11 +113,15 @@ class RedisConnection:
         """
         if not self._is_up:
             raise RedisAway(store="redis", cause="it was away a moment ago")
+        seconds = timeout_seconds or self._timeout_seconds
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(timeout_seconds or self._timeout_seconds):
+            async with asyncio.timeout(seconds):
                 return await call(self._client)
         except _AWAY as error:
-            self._fall(error)
+            is_ours = isinstance(error, TimeoutError) and time.monotonic() - began > LATE * seconds
+            if not is_ours:
+                self._fall(error)
             raise RedisAway(store="redis", cause=type(error).__name__) from error
 
     def _fall(self, error: Exception) -> None:
