@@ -10,6 +10,7 @@ answer needs CORS), HTTP/1.0, and bodies that are not short.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from server.problems import PROBLEM_JSON, build_problem
 from server.routing import Routes
 
 MAX_SKIPPED_BYTES = 64 * 1024
+MAX_SHOWN = 512
 SOCKETS = "/ws"
 _DIGITS = 6
 
@@ -63,10 +65,9 @@ class Gate:
 
     def _answer(self, refusal: Overloaded, line: RequestStartLine, path: str, scheme: str) -> bytes:
         request_id = self._new_request_id()
-        problem = build_problem(refusal, instance=path, request_id=request_id)
-        body = encode_json(problem.members)
+        body = encode_json({**_describe(path[:MAX_SHOWN]), "request_id": request_id})
         head = (
-            f"X-Request-Id: {request_id}\r\nRetry-After: {problem.headers['Retry-After']}\r\n"
+            f"X-Request-Id: {request_id}\r\nRetry-After: {refusal.retry_after_seconds}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode("ascii")
         return self._heads[scheme] + head + (b"" if line.method == "HEAD" else body)
@@ -116,6 +117,13 @@ class Turnstile(HTTPMessageDelegate):
         """Pass it on."""
         if self._inner is not None:
             self._inner.on_connection_close()
+
+
+@lru_cache(maxsize=1024)
+def _describe(path: str) -> Mapping[str, Any]:
+    """The problem; in a flood the paths are always the same ones."""
+    refusal = Overloaded(retry_after_seconds=1)
+    return build_problem(refusal, instance=path, request_id="").members
 
 
 def _head(fields: Mapping[str, str]) -> bytes:

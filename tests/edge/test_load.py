@@ -278,7 +278,7 @@ async def test_refused_connection_stays_open() -> None:
 async def test_order_of_shedding() -> None:
     """New work first, then everything, then what ends work; health never."""
     async with busy_server() as busy:
-        task = {"json": {"name": "work"}}
+        task: dict[str, Any] = {"json": {"name": "work"}}
         await busy.occupy(MOST * 3 // 4)
         assert (await busy.ask("POST", "/api/v1/tasks", **task)).status_code == 503
         assert (await busy.ask("GET", "/api/v1/auth/me")).status_code == 200

@@ -156,9 +156,10 @@ async def test_probe_sees_what_keeps_the_loop_from_turning() -> None:
     probe.start()
     await asyncio.wait_for(done.wait(), 10)
     assert seen == [1.0, 1.0, 1.0]
-    assert not probe.is_running
+    states = [probe.is_running]
     probe.start()
-    assert probe.is_running
+    states.append(probe.is_running)
     probe.stop()
     probe.stop()
-    assert not probe.is_running
+    states.append(probe.is_running)
+    assert states == [False, True, False]
