@@ -202,6 +202,20 @@ async def test_what_is_no_operation_is_charged_to_the_address(
         assert (await here.request("PATCH", AGENTS)).status_code == 429
 
 
+async def test_an_ipv6_network_is_one_address(node: RunningNode) -> None:
+    """Whatever is asked for; the next /64 is another."""
+    there = httpx.AsyncClient(base_url=node.url)
+    node.opened.append(there)
+    with limits(node, address=5):
+        seen: Counter[int] = Counter()
+        for number in range(8):
+            forwarded = {"X-Forwarded-For": f"2001:db8:9:9:{number:x}::1"}
+            seen[(await there.get("/nowhere", headers=forwarded)).status_code] += 1
+        assert seen == {404: 5, 429: 3}
+        forwarded = {"X-Forwarded-For": "2001:db8:9:a::1"}
+        assert (await there.get("/nowhere", headers=forwarded)).status_code == 404
+
+
 async def test_failed_authentications_are_charged_to_the_address(
     node: RunningNode, address: str
 ) -> None:
