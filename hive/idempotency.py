@@ -19,6 +19,9 @@ from typing import Final, Protocol
 from hive.errors import Conflict, Invalid
 
 ENTROPY_BYTES: Final = 32
+KEPT_SECONDS: Final = 86_400.0
+HELD_SECONDS: Final = 15.0
+"""Longer than any operation that makes something takes: each wait for a store ends within 2 s."""
 
 
 class IdempotencyInFlight(Conflict):

@@ -16,6 +16,12 @@ from hive import api_keys, login_attempts, signing
 from hive.agents import CONTROLS_KEPT
 from hive.api_keys import TooManyApiKeys
 from hive.errors import Conflict, HiveError, LogTrimmed, Unavailable
+from hive.idempotency import (
+    KEPT_SECONDS,
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
+    SecretNotReplayed,
+)
 from hive.permissions import Role
 from hive.rate_limits import (
     ADDRESS,
@@ -103,6 +109,7 @@ def _rest(openapi: Any) -> Iterator[Limit]:
     yield from _contract(openapi)
     yield Limit("control requests that an agent has not taken", str(CONTROLS_KEPT), Conflict)
     yield from _identity(openapi)
+    yield from _idempotency(openapi)
 
 
 def _transport() -> Iterator[Limit]:
@@ -328,6 +335,17 @@ def _sockets() -> Iterator[Limit]:
         CloseCode.STUCK,
         "before, it is behind and catches up from the log",
     )
+
+
+def _idempotency(openapi: Any) -> Iterator[Limit]:
+    """Requests under an `Idempotency-Key`."""
+    longest = openapi["components"]["parameters"]["IdempotencyKey"]["schema"]["maxLength"]
+    yield Limit("`Idempotency-Key`", f"{longest} visible ASCII characters", ContractMismatch)
+    kept = f"{KEPT_SECONDS / 3600:.0f} h"
+    about = "[requests that are sent again](idempotency.md)"
+    yield Limit("requests that a key is for", f"1 in {kept}", IdempotencyKeyReused, about)
+    yield Limit("requests under way with one key", "1", IdempotencyInFlight, "with `Retry-After`")
+    yield Limit("answers with one secret", "1", SecretNotReplayed, "`Location` names what was made")
 
 
 def _stores(times: StoreTimes) -> Iterator[Limit]:

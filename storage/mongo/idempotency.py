@@ -15,13 +15,17 @@ from pymongo.errors import DuplicateKeyError
 
 from hive.changes import After
 from hive.errors import Unavailable
-from hive.idempotency import Claim, KeptAnswer, KeyedRequest, Runner
+from hive.idempotency import (
+    HELD_SECONDS,
+    KEPT_SECONDS,
+    Claim,
+    KeptAnswer,
+    KeyedRequest,
+    Runner,
+)
 from storage.mongo.changes import expression
 from storage.mongo.client import Database, Document, guarded, make_indexes
 
-KEPT_SECONDS: Final = 86_400.0
-HELD_SECONDS: Final = 15.0
-"""Longer than any operation that makes something takes: each wait for a store ends within 2 s."""
 ATTEMPTS: Final = 5
 
 INDEXES = (IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),)

@@ -22,12 +22,15 @@ def die_instead_of_keeping(count: int) -> None:
     """Replace the keeping of answers in this process."""
     arrived: list[str] = []
 
-    async def finish(self: MongoIdempotency, record_id: str, call_id: str, _: KeptAnswer) -> bool:
-        del self, call_id
+    async def finish(
+        self: MongoIdempotency, record_id: str, call_id: str, answer: KeptAnswer
+    ) -> bool:
+        del self, call_id, answer
         arrived.append(record_id)
         if len(arrived) == count:
             os.kill(os.getpid(), signal.SIGKILL)
-        return await asyncio.get_running_loop().create_future()
+        never: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        return await never
 
     MongoIdempotency.finish = finish  # type: ignore[method-assign]
 

@@ -14,9 +14,9 @@ import pytest_asyncio
 
 from hive.changes import Actor
 from hive.errors import Unavailable
-from hive.idempotency import KeptAnswer, KeyedRequest, Runner
+from hive.idempotency import HELD_SECONDS, KEPT_SECONDS, KeptAnswer, KeyedRequest, Runner
 from storage.mongo.client import open_client, open_database
-from storage.mongo.idempotency import HELD_SECONDS, KEPT_SECONDS, MongoIdempotency
+from storage.mongo.idempotency import MongoIdempotency
 from tests.api.running import (
     NOBODY_HAS_THIS,
     PASSWORD,
