@@ -79,12 +79,16 @@ bench: setup ## Measurements.
 bench-limits: setup ## How exact the shared rate limits are: a million decisions.
 	$(BIN)/python -m benchmarks.limits
 
+.PHONY: scan
+scan: setup ## Scan a running server with wapiti.
+	$(MEMORY) .ci/scan
+
 .PHONY: release-contract
 release-contract: setup ## Keep a copy of the contracts as released (REPLACE=1: again).
 	$(BIN)/agentzero contract release contracts/released $(if $(REPLACE),--replace)
 
 .PHONY: clean
 clean: ## Remove what was built and cached; data directories stay.
-	rm -rf .venv build dist *.egg-info clients/python/*.egg-info \
+	rm -rf .venv .venv-scan build dist *.egg-info clients/python/*.egg-info \
 	    .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
