@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -88,7 +89,16 @@ class Policy:
 
     def times(self, factor: Fraction) -> Policy:
         """The policy with so many times the limit, rounded down, but never nothing at all."""
-        return self if factor == 1 else replace(self, limit=max(1, math.floor(self.limit * factor)))
+        return _times(self, factor)
+
+
+# The same few policies, and the same addresses, at every request.
+@lru_cache(maxsize=256)
+def _times(policy: Policy, factor: Fraction) -> Policy:
+    return replace(policy, limit=max(1, math.floor(policy.limit * factor)))
+
+
+_place = lru_cache(maxsize=4096)(network_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +214,7 @@ class Policies:
             return ()
         policy = self.by_name[rate_class]
         if rate_class == AUTH or principal is None:
-            who = Charge(policy, f"{policy.name}:{network_of(address)}")
+            who = Charge(policy, f"{policy.name}:{_place(address)}")
         else:
             who = Charge(
                 policy.times(MULTIPLIERS[principal.role]),
@@ -215,7 +225,7 @@ class Policies:
 
     def charge_of_address(self, address: str) -> Charge:
         """What every request costs its address."""
-        return Charge(self.by_name[ADDRESS], f"{ADDRESS}:{network_of(address)}")
+        return Charge(self.by_name[ADDRESS], f"{ADDRESS}:{_place(address)}")
 
 
 def share_of(charges: Sequence[Charge], nodes: int) -> tuple[Charge, ...]:
