@@ -22,7 +22,7 @@ from tests.servers import RedisProcess, eventually, running_redis
 
 SECRET = "correct-horse-battery-staple-0123456789"
 AGENTS = "/api/v1/agents"
-CHANGES = 12
+CHANGES = 8
 
 
 @asynccontextmanager
@@ -90,14 +90,15 @@ async def shown_version(api: Api, agent_id: str) -> int:
 async def test_what_is_read_after_an_event_came_is_never_older(
     tmp_path: Path, mongodb_uri: str, redis_url: str, where: str
 ) -> None:
-    """One node changes an agent, both are read all the time; each read shows what it has to.
+    """Two nodes change an agent and are read all the time; each read shows what it has to.
 
-    On the other node that is what its hub has spread; on the node that made the change, at once.
+    On the node that made a change, the change at once; on the other what its hub has spread.
     """
     options = {"response_cache": where, "redis_url": SecretStr(redis_url)}
     async with two_nodes(tmp_path, mongodb_uri, **options) as (one, other):
         api = await one.log_in("admin")
         agent = await one.add_agent(api, labels={})
+        writers = (api, other.client(api.credential))
         delivered = Delivered(other)
         done = asyncio.Event()
         kept = 0
@@ -113,18 +114,20 @@ async def test_what_is_read_after_an_event_came_is_never_older(
                 assert listed.get(agent.agent_id, 0) >= least
 
         async with asyncio.TaskGroup() as group:
-            for reader in (one, one, other, other):
+            for reader in (one, other):
                 group.create_task(read(reader))
             spec = {"name": "changed", "agent_type": "worker", "capabilities": [], "slots": 1}
             for n in range(CHANGES):
-                changed = await api.ok(
+                # Only one of the nodes writes the log; the other hears of its own changes later.
+                writer = writers[n % 2]
+                changed = await writer.ok(
                     "PUT",
                     f"{AGENTS}/{agent.agent_id}",
                     json={**spec, "labels": {"n": str(n)}},
                     headers={"If-Match": "*"},
                 )
-                assert await shown_version(api, agent.agent_id) >= changed["version"]
-                if n % 6 != 5:
+                assert await shown_version(writer, agent.agent_id) >= changed["version"]
+                if n % 4 != 3:
                     continue
                 await eventually(
                     lambda least=changed["version"]: (  # type: ignore[misc]
