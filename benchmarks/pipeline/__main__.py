@@ -222,7 +222,7 @@ def describe(blocks: Blocks, given: argparse.Namespace, size: int) -> str:
 
 def middle(blocks: list[Block], name: str) -> float:
     """The median of the blocks."""
-    return statistics.median(getattr(block, name) for block in blocks)
+    return float(statistics.median(getattr(block, name) for block in blocks))
 
 
 def processor(blocks: list[Block]) -> float:
