@@ -176,8 +176,11 @@ class Rest(tornado.web.RequestHandler):
             case ["GET", agent_id]:
                 return {**self.find(hive.agents, agent_id, "agent-not-found"), "leases": []}
             case ["PUT", agent_id]:
-                self.find(hive.agents, agent_id, "agent-not-found").update(body)
-                return hive.agents[agent_id]
+                agent = self.find(hive.agents, agent_id, "agent-not-found")
+                if self.request.headers.get("If-Match", seen := f'"{agent["version"]}"') != seen:
+                    raise Refusal(412, "precondition-failed")
+                agent.update(body, version=agent["version"] + 1)
+                return agent
             case ["DELETE", agent_id]:
                 self.find(hive.agents, agent_id, "agent-not-found")
                 del hive.agents[agent_id]

@@ -6,7 +6,14 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from agentzero_client import AsyncClient, Backoff, Concurrency, ConflictError, Timeouts
+from agentzero_client import (
+    AsyncClient,
+    Backoff,
+    Concurrency,
+    ConflictError,
+    PreconditionFailedError,
+    Timeouts,
+)
 from agentzero_client.models import Progress
 from tests.client.fake_hive import FakeHive
 
@@ -85,6 +92,16 @@ async def test_agents_are_registered_changed_and_removed(
         agent.agent_id, name="b", agent_type="x", capabilities=[], slots=1, labels={"z": "eu"}
     )
     assert (changed.name, changed.labels) == ("b", {"z": "eu"})
+    with pytest.raises(PreconditionFailedError):
+        await client.agents.update(
+            agent.agent_id,
+            name="c",
+            agent_type="x",
+            capabilities=[],
+            slots=1,
+            labels={},
+            if_match=agent.version,
+        )
     assert (await client.agents.get(agent.agent_id)).leases == []
     assert (await client.agents.control(agent.agent_id, "pause", reason="r")).status == "paused"
     await client.agents.unregister(agent.agent_id)

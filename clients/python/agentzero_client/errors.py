@@ -4,8 +4,7 @@ AgentZeroError
   ProblemError            the server answered with an RFC 9457 problem
     BadRequestError 400, AuthenticationError 401, PermissionDeniedError 403, NotFoundError 404,
     ConflictError 409 (LeaseLostError: code `lease-lost`, SecretLostError: `secret-not-replayed`),
-    GoneError 410,
-    RateLimitedError 429, UnavailableError 503
+    GoneError 410, PreconditionFailedError 412, RateLimitedError 429, UnavailableError 503
   ConnectionFailedError   no answer came
   UnexpectedAnswerError   an answer came that the contract does not know
   WatchClosedError        the server ended a WebSocket for good
@@ -83,6 +82,10 @@ class GoneError(ProblemError):
     """410: the event log no longer holds what was asked for."""
 
 
+class PreconditionFailedError(ProblemError):
+    """412: the resource has another version than `if_match` names; nothing was changed."""
+
+
 class RateLimitedError(ProblemError):
     """429: too many requests; nothing was done."""
 
@@ -119,6 +122,7 @@ _BY_STATUS: dict[int, type[ProblemError]] = {
     404: NotFoundError,
     409: ConflictError,
     410: GoneError,
+    412: PreconditionFailedError,
     429: RateLimitedError,
     503: UnavailableError,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,16 +39,20 @@ class Answer:
     headers: Mapping[str, str]
 
 
+Query = Mapping[str, str | int | Sequence[str]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     """What is sent, and sent again; `key` names it to the server."""
 
     method: str
     path: str
-    params: Mapping[str, str | int] | None = None
+    params: Query | None = None
     body: Any = None
     timeout_seconds: float | None = None
     key: str | None = None
+    version: int | None = None
 
 
 class Http:
@@ -113,20 +117,25 @@ class Http:
         method: str,
         path: str,
         *,
-        params: Mapping[str, str | int] | None = None,
+        params: Query | None = None,
         body: Any = None,
         repeat: Repeat | None = None,
         timeout_seconds: float | None = None,
+        version: int | None = None,
     ) -> Answer:
         """Send with the credential. Raise ProblemError, ConnectionFailed- or UnexpectedAnswerError.
 
         A 401 renews the credential once, where that is possible, and sends again: nothing was done.
-        All sendings of a request that is `KEYED` carry one `Idempotency-Key`.
+        All sendings of a request that is `KEYED` carry one `Idempotency-Key`. With `version` it is
+        carried out only while the resource has that version; sent again, it would be refused for
+        what it has done itself.
         """
         if repeat is None:
-            repeat = Repeat.UNSENT if method == "POST" else Repeat.REPEATABLE
+            repeat = Repeat.REPEATABLE
+            if method == "POST" or version is not None:
+                repeat = Repeat.UNSENT
         key = str(uuid.uuid4()) if repeat is Repeat.KEYED else None
-        sent = _Request(method, path, params, body, timeout_seconds, key)
+        sent = _Request(method, path, params, body, timeout_seconds, key, version)
         token = await self.token()
         try:
             return await self._repeated(sent, repeat, token)
@@ -157,6 +166,8 @@ class Http:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         if sent.key is not None:
             headers["Idempotency-Key"] = sent.key
+        if sent.version is not None:
+            headers["If-Match"] = f'"{sent.version}"'
         content = None
         if sent.body is not None:
             content = encode(sent.body)

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from agentzero_client.decoding import decode_model
 from agentzero_client.errors import UnexpectedAnswerError
-from agentzero_client.http import Http
+from agentzero_client.http import Http, Query
 
 T = TypeVar("T")
-Filters = Mapping[str, str | int | None]
+Filters = Mapping[str, str | int | Sequence[str] | None]
+
+Order = Literal["asc", "desc"]
 
 PAGE_SIZE = 200
 _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[^,;=\s]+\s*=\s*(?:\"[^\"]*\"|[^\",;\s]+))*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\",;\s]+))", re.IGNORECASE)
 
 
-def next_query(link: str | None) -> dict[str, str] | None:
+def label_filter(labels: Mapping[str, str] | None) -> list[str] | None:
+    """All of these labels, as a query has them."""
+    return [f"{key}:{value}" for key, value in labels.items()] if labels else None
+
+
+def next_query(link: str | None) -> dict[str, str | list[str]] | None:
     """Give the query of the page that `rel="next"` names, or None on the last page."""
     for target, parameters in _LINK.findall(link or ""):
         relation = _REL.search(parameters)
         if relation and "next" in (relation[1] or relation[2]).lower().split():
-            return dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
+            given = parse_qs(urlsplit(target).query, keep_blank_values=True)
+            return {name: texts if texts[1:] else texts[0] for name, texts in given.items()}
     return None
 
 
@@ -49,7 +57,7 @@ async def raw_pages(
     """
     left = limit
     size = PAGE_SIZE if left is None else min(PAGE_SIZE, left)
-    query: Mapping[str, str | int] | None = {
+    query: Query | None = {
         **{name: value for name, value in filters.items() if value is not None},
         "limit": size,
     }

@@ -18,7 +18,7 @@ from agentzero_client.models import (
     HeartbeatReply,
     Lease,
 )
-from agentzero_client.paging import pages
+from agentzero_client.paging import Order, label_filter, pages
 from agentzero_client.retrying import Repeat
 
 PATH = "/api/v1/agents"
@@ -59,10 +59,20 @@ class AsyncAgents:
         *,
         status: AgentStatus | None = None,
         agent_type: str | None = None,
+        capability: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        order: Order | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Agent]:
-        """Iterate over agents, oldest first, page by page; `limit` bounds the whole iteration."""
-        return pages(self._http, PATH, Agent, {"status": status, "agent_type": agent_type}, limit)
+        """Iterate over agents, by default oldest first; `limit` bounds the whole iteration."""
+        filters = {
+            "status": status,
+            "agent_type": agent_type,
+            "capability": capability,
+            "label": label_filter(labels),
+            "order": order,
+        }
+        return pages(self._http, PATH, Agent, filters, limit)
 
     async def get(self, agent_id: str) -> AgentDetail:
         """One agent with its current leases. Raise NotFoundError."""
@@ -78,8 +88,12 @@ class AsyncAgents:
         capabilities: Sequence[str],
         slots: int,
         labels: Mapping[str, str],
+        if_match: int | None = None,
     ) -> Agent:
-        """Replace the configuration of an agent (admins)."""
+        """Replace the configuration of an agent (admins), only of the version `if_match` if given.
+
+        Raise PreconditionFailedError when the agent has another version.
+        """
         body = {
             "name": name,
             "agent_type": agent_type,
@@ -87,12 +101,12 @@ class AsyncAgents:
             "slots": slots,
             "labels": dict(labels),
         }
-        answer = await self._http.request("PUT", _of(agent_id), body=body)
+        answer = await self._http.request("PUT", _of(agent_id), body=body, version=if_match)
         return decode_model(Agent, answer.body)
 
-    async def unregister(self, agent_id: str) -> None:
-        """Remove an agent from the hive and revoke its key (admins)."""
-        await self._http.request("DELETE", _of(agent_id))
+    async def unregister(self, agent_id: str, *, if_match: int | None = None) -> None:
+        """Remove an agent from the hive and revoke its key (admins); `if_match` as in `update`."""
+        await self._http.request("DELETE", _of(agent_id), version=if_match)
 
     async def control(
         self, agent_id: str, action: AgentAction, *, reason: str | None = None

@@ -22,7 +22,7 @@ from agentzero_client.models import (
     TaskSummary,
     Timeouts,
 )
-from agentzero_client.paging import pages
+from agentzero_client.paging import Order, label_filter, pages
 from agentzero_client.retrying import Repeat
 from agentzero_client.waiting import TaskEnds
 
@@ -96,21 +96,29 @@ class AsyncTasks:
         owner: str | None = None,
         agent_id: str | None = None,
         name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        order: Order | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[TaskSummary]:
-        """Iterate over tasks, newest first, page by page; `limit` bounds the whole iteration."""
+        """Iterate over tasks, by default newest first; `limit` bounds the whole iteration."""
         filters = {
             "status": status,
             "priority": priority,
             "owner": owner,
             "agent_id": agent_id,
             "name": name,
+            "label": label_filter(labels),
+            "order": order,
         }
         return pages(self._http, PATH, TaskSummary, filters, limit)
 
-    async def cancel(self, task_id: str) -> TaskReceipt:
-        """Cancel; a running task is asked to stop. Raise ConflictError when it has ended."""
-        answer = await self._http.request("DELETE", f"{PATH}/{segment(task_id)}")
+    async def cancel(self, task_id: str, *, if_match: int | None = None) -> TaskReceipt:
+        """Cancel; a running task is asked to stop. Raise ConflictError when it has ended.
+
+        With `if_match` only while the task has that version: raise PreconditionFailedError.
+        """
+        path = f"{PATH}/{segment(task_id)}"
+        answer = await self._http.request("DELETE", path, version=if_match)
         body = answer.body if isinstance(answer.body, dict) else {}
         return decode_model(TaskReceipt, body.get("result"))
 

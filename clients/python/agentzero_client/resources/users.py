@@ -43,19 +43,30 @@ class AsyncUsers:
         return decode_model(User, (await self._http.request("GET", _of(user_id))).body)
 
     async def update(
-        self, user_id: str, *, role: UserRole | None = None, disabled: bool | None = None
+        self,
+        user_id: str,
+        *,
+        role: UserRole | None = None,
+        disabled: bool | None = None,
+        if_match: int | None = None,
     ) -> User:
-        """Change what is given. Raise NotFoundError, ConflictError `last-admin`."""
+        """Change what is given, only of the version `if_match` if that is given.
+
+        Raise NotFoundError, ConflictError `last-admin`, PreconditionFailedError.
+        """
         wanted: dict[str, Any] = {"role": role, "disabled": disabled}
         body = {name: value for name, value in wanted.items() if value is not None}
         if not body:
             raise ValueError("give role or disabled")
-        answer = await self._http.request("PATCH", _of(user_id), body=body)
+        answer = await self._http.request("PATCH", _of(user_id), body=body, version=if_match)
         return decode_model(User, answer.body)
 
-    async def delete(self, user_id: str) -> None:
-        """Delete with sessions and keys. Raise NotFoundError, ConflictError `last-admin`."""
-        await self._http.request("DELETE", _of(user_id), repeat=Repeat.UNSENT)
+    async def delete(self, user_id: str, *, if_match: int | None = None) -> None:
+        """Delete with sessions and keys. Raise NotFoundError, ConflictError `last-admin`.
+
+        With `if_match` only while the user has that version: raise PreconditionFailedError.
+        """
+        await self._http.request("DELETE", _of(user_id), repeat=Repeat.UNSENT, version=if_match)
 
     async def reset_password(self, user_id: str, *, password: str | None = None) -> PasswordReset:
         """Set another password and end every session; without one a random one is shown once."""
