@@ -124,6 +124,7 @@ class Exchange(RequestHandler):
             return
         try:
             self.check_limits()
+            await self.pipeline.limits.charge_address(self.call)
             answer = self.pipeline.cors.preflight(self.request)
         except Exception as error:  # noqa: BLE001 - here exceptions become answers
             answer = self.refuse(error)

@@ -124,6 +124,9 @@ class Charges(Protocol):
     async def charge(self, call: Call) -> None:
         """Charge the call to both. Raises RateLimited; then neither was charged."""
 
+    async def charge_address(self, call: Call) -> None:
+        """Charge what is no operation to the address alone. Raises RateLimited."""
+
     async def charge_failure(self, call: Call, error: Exception) -> Exception:
         """Charge the address for a call that came not that far; give what to answer."""
 

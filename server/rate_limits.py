@@ -93,6 +93,11 @@ class RateLimits:
         if charges:
             await self._decide(call, charges)
 
+    async def charge_address(self, call: Call) -> None:
+        """Charge the address for what is no operation: a preflight. Raises RateLimited."""
+        call.charged = True
+        await self._decide(call, (self.policies.charge_of_address(call.address),))
+
     async def charge_failure(self, call: Call, error: Exception) -> Exception:
         """Charge the address for a call that was refused before it could be charged.
 
@@ -136,6 +141,9 @@ class Unlimited:
     """Where no limits count."""
 
     async def charge(self, call: Call) -> None:
+        """Nothing."""
+
+    async def charge_address(self, call: Call) -> None:
         """Nothing."""
 
     async def charge_failure(self, call: Call, error: Exception) -> Exception:

@@ -100,6 +100,7 @@ def find_contradictions(settings: Settings) -> Iterator[Contradiction]:
     yield from _pages(settings)
     yield from _secrets(settings)
     yield from _stores(settings)
+    yield from _nodes(settings)
 
 
 def is_loopback(host: str) -> bool:
@@ -159,6 +160,19 @@ def _secrets(settings: Settings) -> Iterator[Contradiction]:
         yield Contradiction(
             ("admin_password", "secret_key"), "are the same secret: who knows one knows both"
         )
+
+
+def _nodes(settings: Settings) -> Iterator[Contradiction]:
+    """Several nodes are one hive only when they share their stores."""
+    if settings.rate_limit_nodes == 1:
+        return
+    said = f"AGENTZERO_RATE_LIMIT_NODES says that there are {settings.rate_limit_nodes} nodes"
+    if not settings.redis_url.get_secret_value():
+        yield Contradiction(("redis_url",), f"{said}; without Redis each would have its own limits")
+    if settings.embedded_mongodb:
+        yield Contradiction(("mongodb_uri",), f"{said}; each would have a MongoDB of its own")
+    if not settings.sql_url.get_secret_value().startswith("postgresql"):
+        yield Contradiction(("sql_url",), f"{said}; they need one PostgreSQL for identities")
 
 
 def _stores(settings: Settings) -> Iterator[Contradiction]:

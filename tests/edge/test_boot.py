@@ -162,6 +162,20 @@ def test_sound_settings_are_taken(tmp_path: Path, settings: dict[str, str]) -> N
     assert problems_of(tmp_path, **settings) == []
 
 
+def test_several_nodes_need_stores_that_they_share(tmp_path: Path) -> None:
+    """Redis, MongoDB and PostgreSQL: each that is missing is named."""
+    stores = {
+        "REDIS_URL": "redis://db",
+        "MONGODB_URI": "mongodb://db/?replicaSet=rs",
+        "SQL_URL": "postgresql://u:p@db/x",
+    }
+    problems = problems_of(tmp_path, RATE_LIMIT_NODES="3")
+    assert [problem.partition(":")[0].removeprefix("AGENTZERO_") for problem in problems] == [
+        *stores
+    ]
+    assert problems_of(tmp_path, RATE_LIMIT_NODES="3", **stores) == []
+
+
 def test_files_of_tls_are_looked_at(tmp_path: Path) -> None:
     """Weak, ended, exposed, not a pair: each by its variable."""
     weak = write_pair(tmp_path, key=rsa.generate_private_key(65_537, 1_024), ends=-DAY / 2)
