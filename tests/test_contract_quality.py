@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
+from hive.rate_limits import CLASSES
 from hive.permissions import PERMISSIONS
 from server.contract import JSON, Contract, Operation
 from server.documents import Documents, load_yaml
@@ -19,7 +20,7 @@ from server.resources import openapi_path
 CONTRACT = Contract.load(openapi_path())
 DOCUMENT: Mapping[str, Any] = CONTRACT.openapi
 OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values()]
-RATE_LIMITS = {"read", "write", "heavy", "task-submit", "auth", "agent"}
+RATE_LIMITS = CLASSES
 PLACES = {"x-raw-json", "x-key-pattern"}
 Place = tuple[str | int, ...]
 

@@ -119,8 +119,9 @@ class RedisConnection:
             async with asyncio.timeout(seconds):
                 return await call(self._client)
         except _AWAY as error:
-            is_ours = isinstance(error, TimeoutError) and time.monotonic() - began > LATE * seconds
-            if not is_ours:
+            took = time.monotonic() - began
+            is_timeout = isinstance(error, TimeoutError | RedisTimeoutError)
+            if not is_timeout or took <= LATE * seconds:
                 self._fall(error)
             raise RedisAway(store="redis", cause=type(error).__name__) from error
 
