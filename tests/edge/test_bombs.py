@@ -1,4 +1,4 @@
-"""What is small on the wire and large when it is opened, or ambiguous, is refused: 400, 413, 415."""
+"""What is large when it is opened, or has two meanings, is refused unopened: 400, 413, 415."""
 
 from __future__ import annotations
 
