@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from hive.rate_limits import CLASSES
 from hive.permissions import PERMISSIONS
+from hive.rate_limits import CLASSES
 from server.contract import JSON, Contract, Operation
 from server.documents import Documents, load_yaml
 from server.problems import PROBLEM_JSON
