@@ -9,8 +9,6 @@ from typing import Any, Self
 import httpx
 
 from hive.permissions import Role
-from server.contract import Contract
-from server.resources import openapi_path
 
 # The examples of the contract log in with it.
 PASSWORD = "correct horse battery staple"
@@ -53,12 +51,6 @@ LISTS = {
     "list_audit_records": "audit",
     "export_audit_records": "audit/export",
 }
-# What these change has a version: the example names any, so that one change is made.
-CONDITIONAL = tuple(
-    operation.operation_id
-    for operation in Contract.load(openapi_path()).operations.values()
-    if any(parameter.name == "If-Match" for parameter in operation.parameters)
-)
 Given = dict[str, dict[str, Any]]
 
 
@@ -134,8 +126,6 @@ def prepare(admin: Arranging, role: Role) -> Caller:
             answer = caller.client.get(f"/api/v1/{path.format_map(admin.named)}?limit=1")
             following = answer.links.get("next", {}).get("url", "").partition("cursor=")[2]
             given[name] = {**given.get(name, {}), "cursor": following}
-    for name in CONDITIONAL:
-        given[name] = {**given.get(name, {}), "headers": {"If-Match": "*"}}
     return Caller(admin.url, role, caller.credential, given)
 
 

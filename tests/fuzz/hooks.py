@@ -1,14 +1,15 @@
 """What Schemathesis has to be told besides openapi.yaml, and a tally of what it got.
 
 `AGENTZERO_FUZZ_GIVEN` is a JSON object by operationId of what exists on the server: a `cursor`,
-`path` parameters, `headers`, members of the `body`. `AGENTZERO_FUZZ_TALLY` is the file that gets
-the number of answers by operationId and status. `AGENTZERO_FUZZ_OWN` is a JSON array of the
-identifiers of who fuzzes.
+`path` parameters, members of the `body`. `AGENTZERO_FUZZ_TALLY` is the file that gets the number of
+answers by operationId and status. `AGENTZERO_FUZZ_OWN` is a JSON array of the identifiers of who
+fuzzes.
 """
 
 from __future__ import annotations
 
 import atexit
+import copy
 import itertools
 import json
 import os
@@ -21,11 +22,13 @@ import schemathesis
 from schemathesis.checks import CHECKS
 from schemathesis.specs.openapi.checks import positive_data_acceptance as unconditional
 
+from server.compatibility import Release
 from server.json_body import MAX_INTEGER, MIN_INTEGER
 
 LONGEST_WAIT_SECONDS = 0.02
 IDEMPOTENCY_KEY = "Idempotency-Key"
 VALID_KEY = re.compile(r'("([!#-\[\]-~]|\\["\\])+"|[!#-~][!-~]*)')
+GIVEN = json.loads(os.environ.get("AGENTZERO_FUZZ_GIVEN", "{}"))
 OWN = frozenset(json.loads(os.environ.get("AGENTZERO_FUZZ_OWN", "[]")))
 answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
@@ -38,11 +41,30 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, 
         if "x-key-pattern" in schema:
             schema["patternProperties"] = {schema["x-key-pattern"]: schema["additionalProperties"]}
             schema["additionalProperties"] = False
-    given = json.loads(os.environ.get("AGENTZERO_FUZZ_GIVEN", "{}"))
-    for item in raw_schema["paths"].values():
-        for operation in item.values():
-            if isinstance(operation, dict) and operation["operationId"] in given:
-                _give(operation, **given[operation["operationId"]])
+    # Any version, so that one change is made; others are drawn.
+    raw_schema["components"]["parameters"]["IfMatch"]["example"] = "*"
+    shown = Release(copy.deepcopy(raw_schema))
+    for path, item in raw_schema["paths"].items():
+        for method, operation in item.items():
+            if isinstance(operation, dict):
+                _name_fields(operation, shown.openapi["paths"][path][method], shown)
+                _give(operation, **GIVEN.get(operation["operationId"], {}))
+
+
+def _name_fields(operation: dict[str, Any], original: dict[str, Any], shown: Release) -> None:
+    """Name the fields that the items of a list have: it has to be one of them."""
+    parameters = operation.get("parameters", [])
+    for index, parameter in enumerate(parameters):
+        if parameter.get("$ref", "").endswith("/Fields"):
+            schema = original["responses"]["200"]["content"]["application/json"]["schema"]
+            names = list(shown.schema(schema["items"])["properties"])
+            declared = shown.follow(original["parameters"][index])
+            items = {"type": "string", "enum": names}
+            parameters[index] = {
+                **declared,
+                "schema": {**declared["schema"], "items": items},
+                "example": names[:2],
+            }
 
 
 def _give(
@@ -50,7 +72,6 @@ def _give(
     *,
     cursor: str | None = None,
     path: dict[str, str] | None = None,
-    headers: dict[str, str] | None = None,
     body: dict[str, Any] | None = None,
 ) -> None:
     """Name what exists. Cursors are signed: only one that the server gave is valid, if any."""
@@ -64,20 +85,8 @@ def _give(
         operation.setdefault("parameters", []).append(
             {"name": name, "in": "path", "required": True, "schema": schema, "example": value}
         )
-    for name, value in (headers or {}).items():
-        schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
-        operation["parameters"] = [
-            one for one in operation["parameters"] if not _is_called(one, name)
-        ] + [{"name": name, "in": "header", "schema": schema, "example": value}]
     if body is not None:
         operation["requestBody"]["content"]["application/json"]["example"].update(body)
-
-
-def _is_called(parameter: dict[str, Any], name: str) -> bool:
-    return name in (
-        parameter.get("name"),
-        parameter.get("$ref", "").rpartition("/")[2].replace("IfMatch", "If-Match"),
-    )
 
 
 @schemathesis.hook
@@ -111,6 +120,7 @@ def before_call(
         if value in OWN:
             case.path_parameters[name] = "somebody-else"
     _make_keys_unique(case)
+    _leave_cursor_to_its_list(case)
     body = case.body
     if case.operation.definition.raw.get("operationId") == "claim_leases" and isinstance(
         body, dict
@@ -118,6 +128,14 @@ def before_call(
         wait = body.get("wait_seconds")
         if isinstance(wait, int | float) and LONGEST_WAIT_SECONDS < wait <= 30:
             body["wait_seconds"] = LONGEST_WAIT_SECONDS
+
+
+def _leave_cursor_to_its_list(case: schemathesis.Case[Any]) -> None:
+    """A cursor goes with the filters and the order that it was given for: here with none."""
+    given = GIVEN.get(case.operation.definition.raw.get("operationId"), {}).get("cursor")
+    query = case.query or {}
+    if given and query.get("cursor") == given and query.keys() - {"cursor", "limit", "fields"}:
+        del case.query["cursor"]
 
 
 _keys_made = itertools.count()
