@@ -187,6 +187,37 @@ def test_a_signature_takes_exactly_what_the_contract_declares(
     assert all(part in said for part in named)
 
 
+IF_MATCH = "        - {name: If-Match, in: header, schema: {type: string, maxLength: 9}}\n"
+ASKED = IF_MATCH.replace("If-Match", "If-None-Match")
+PIPED = ASKED.replace("in: header,", "in: header, x-pipeline: true,")
+UNCHANGED = "        '304': {description: Unchanged.}\n"
+FIELDS = "        - {name: fields, in: query, schema: {type: string, maxLength: 9}}\n"
+
+
+@pytest.mark.parametrize(
+    ("said_of_it", "parameter", "answer", "named"),
+    [
+        ("      x-precondition: required\n", "", "", "x-precondition without the parameter If-Match"),
+        ("      x-precondition: maybe\n", "", "", "unknown x-precondition maybe"),
+        ("", IF_MATCH, "", "If-Match and no 412"),
+        ("", PIPED, "", "one of If-None-Match and 304 without the other"),
+        ("", "", UNCHANGED, "one of If-None-Match and 304 without the other"),
+        ("", ASKED, UNCHANGED, "If-None-Match is for the pipeline of GET"),
+        ("", FIELDS, "", "fields of what is no list of objects"),
+    ],
+)
+def test_conditions_are_declared_whole_or_not_at_all(
+    sandbox: Sandbox, said_of_it: str, parameter: str, answer: str, named: str
+) -> None:
+    """A precondition that nothing could meet, or that would not be looked at, stops start-up."""
+    parameters = f"      parameters:\n{parameter}" if parameter else ""
+    old = "      x-ownership: none\n      responses:\n"
+    new = f"      x-ownership: none\n{said_of_it}{parameters}      responses:\n{answer}"
+    assert old in sandbox.contract
+    sandbox.contract = sandbox.contract.replace(old, new, 1)
+    assert f"get_thing: {named}" in sandbox.problems()
+
+
 def test_the_product_binds() -> None:
     """The handlers of this repository carry out the contract of this repository."""
     from server.resources import openapi_path  # noqa: PLC0415
