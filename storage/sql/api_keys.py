@@ -125,9 +125,9 @@ class SqlApiKeys:
         """Add the successor and set the old key's end."""
 
         def work(sql: SqlSession) -> ApiKey:
+            row, maker = _lock_visible(sql, caller, key_id)
             if (made := _find_made(sql, secret)) is not None:
                 return _not_undone(made)
-            row, maker = _lock_visible(sql, caller, key_id)
             now = self._database.now(sql)
             owner = sql.get(UserRow, row.owner_id) if row.owner_id else None
             rotation = rotate(
