@@ -197,7 +197,12 @@ FIELDS = "        - {name: fields, in: query, schema: {type: string, maxLength: 
 @pytest.mark.parametrize(
     ("said_of_it", "parameter", "answer", "named"),
     [
-        ("      x-precondition: required\n", "", "", "x-precondition without the parameter If-Match"),
+        (
+            "      x-precondition: required\n",
+            "",
+            "",
+            "x-precondition without the parameter If-Match",
+        ),
         ("      x-precondition: maybe\n", "", "", "unknown x-precondition maybe"),
         ("", IF_MATCH, "", "If-Match and no 412"),
         ("", PIPED, "", "one of If-None-Match and 304 without the other"),
