@@ -298,6 +298,21 @@ async def test_order_of_shedding() -> None:
         assert (await busy.ask("GET", "/health/live")).status_code == 200
 
 
+async def test_logins_that_wait_for_hashing_are_no_reason_to_refuse_others() -> None:
+    """They have a bounded queue of their own; a flood of them does not fill the node."""
+    async with busy_server() as busy:
+        body = {"username": "ann", "password": "correct horse battery staple"}
+        busy.asked += [
+            asyncio.create_task(busy.ask("POST", "/api/v1/auth/login", json=body))
+            for _ in range(2 * MOST)
+        ]
+        await eventually(lambda: busy.inside == 2 * MOST, "all logins wait")
+        assert busy.load.running == 0
+        assert (await busy.ask("GET", "/api/v1/auth/me")).status_code == 200
+        await busy.let_go()
+        assert busy.load.running == 0
+
+
 async def test_node_is_normal_again_when_the_requests_have_ended() -> None:
     """What was refused a moment ago is taken."""
     async with busy_server() as busy:
