@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import statistics
+import sys
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,6 +23,7 @@ from server.connection_counts import room_for_connections
 from tests.contract.running import Unaudited, serve_small
 from tests.edge.wires import Wire, connect
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAD = b"GET /open HTTP/1.1\r\nHost: a\r\nX-Slow: "
 BODY = b"POST /things HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
 
@@ -169,12 +172,27 @@ async def test_slow_connections_are_gone_and_good_clients_go_on() -> None:
         await until(lambda: process.num_fds() <= before + 2)
 
 
+@asynccontextmanager
+async def serve_elsewhere() -> AsyncIterator[tuple[str, psutil.Process]]:
+    """The small server in a process of its own, so that the clients' work is not its."""
+    program = [sys.executable, "-m", "tests.edge.small_server"]
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe, cwd=ROOT)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        base = (await asyncio.wait_for(child.stdout.readline(), 30)).decode().strip()
+        yield base, psutil.Process(child.pid)
+    finally:
+        child.stdin.close()
+        await asyncio.wait_for(child.wait(), 30)
+
+
 @pytest.mark.soak
 async def test_two_thousand_slow_connections_are_gone_within_ten_seconds() -> None:
     """A byte a second in heads and bodies, and 500 that say nothing; good clients hardly notice."""
-    process = psutil.Process()
     assert room_for_connections(6_000) == 6_000
-    async with serve_small() as (_, base):
+    async with serve_elsewhere() as (base, process):
         alone = asyncio.Event()
         baseline = asyncio.create_task(keep_asking(base, alone))
         await asyncio.sleep(5)
@@ -182,9 +200,9 @@ async def test_two_thousand_slow_connections_are_gone_within_ten_seconds() -> No
         usual = statistics.quantiles(await baseline, n=100)[98]
         before = process.num_fds()
         longest, durations = await withstand(base, each=1_000, idle=500, pause=1.0)
-        # Ten seconds, and what this process needs to notice 2,500 ends.
-        assert longest < 11
         slowest = statistics.quantiles(durations, n=100)[98]
         said = f"p99 {usual * 1000:.1f} ms alone, {slowest * 1000:.1f} ms beside; {longest:.2f} s"
         print(said)  # noqa: T201 - the measurement
+        # Ten seconds, and what one loop needs to end 2,500 connections.
+        assert longest < 11
         await until(lambda: process.num_fds() <= before + 5)
