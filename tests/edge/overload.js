@@ -63,7 +63,7 @@ function ask() {
 }
 
 function isRejection(answer) {
-  return answer.status === 503 && answer.headers["Retry-After"] && answer.json("code") === "overloaded";
+  return answer.status === 503 && answer.headers["Retry-After"] && answer.body.includes('"overloaded"');
 }
 
 export function load() {

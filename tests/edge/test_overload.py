@@ -54,7 +54,8 @@ class Target:
         k6 = Path(sys.executable).with_name("k6")
         done = subprocess.run(
             [str(k6), "run", "--quiet", "--no-usage-report", str(SCRIPT)],
-            env={**os.environ, **environment},
+            # It shares the processors with the server: it should need little of them.
+            env={**os.environ, "GOGC": "400", **environment},
             check=False,
             capture_output=True,
             text=True,
