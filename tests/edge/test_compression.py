@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib
 import json
 import random
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -18,7 +20,7 @@ import pytest_asyncio
 from tornado.httputil import HTTPHeaders
 
 from server.answers import Answer
-from server.compression import CODINGS, IN_LOOP_BYTES, MIN_BYTES, Compression, choose_coding, zstd
+from server.compression import CODINGS, IN_LOOP_BYTES, MIN_BYTES, Compression, choose_coding
 from server.contract import Contract
 from server.resources import openapi_path
 from tests.api.running import Api, RunningNode, running_node
@@ -27,7 +29,11 @@ CONTRACT = Contract.load(openapi_path())
 AGENTS = CONTRACT.operations["list_agents"]
 LOGIN = CONTRACT.operations["login"]
 JSON = "application/json"
-UNPACK = {"zstd": zstd.decompress, "br": brotli.decompress, "gzip": gzip.decompress}
+# The standard library's from Python 3.14 on.
+ZSTD = importlib.import_module(
+    "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+)
+UNPACK = {"zstd": ZSTD.decompress, "br": brotli.decompress, "gzip": gzip.decompress}
 ROWS = [{"agent_id": f"agt_{n}", "status": "idle", "labels": {"zone": "a"}} for n in range(2_000)]
 
 
