@@ -166,7 +166,7 @@ async def test_answers_to_malformed_requests_have_them(sent: bytes) -> None:
         writer.close()
     head, _, body = raw.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
-    headers = [tuple(line.split(": ", 1)) for line in lines]
+    headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     check(
         httpx.Response(
             int(first.split()[1]), headers=headers, content=body, request=httpx.Request("GET", base)
