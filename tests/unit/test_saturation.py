@@ -128,6 +128,15 @@ def test_crowd_that_shrinks_is_a_burst() -> None:
     assert measured.limit.value >= START
 
 
+def test_waves_are_no_crowd_that_stands() -> None:
+    """Once in each interval the last wave was worked off; the next one is there already."""
+    measured = Measured()
+    for n in range(101):
+        measured.now += INTERVAL_SECONDS / 10
+        measured.limit.observe(measured.now, 0.0001, 10 if n % 10 == 5 else 200)
+    assert measured.limit.value >= START
+
+
 def test_begins_anew_after_a_pause() -> None:
     """What was known of an earlier load is forgotten."""
     measured = Measured()
