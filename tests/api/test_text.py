@@ -41,7 +41,10 @@ async def test_text_is_returned_exactly_as_it_was_stored(
 ) -> None:
     """Descriptions, parameters, progress, log lines, results and errors."""
     task_id = await user.submit(
-        description=text, parameters={"text": text, text: 1}, required_capabilities=[], max_attempts=1
+        description=text,
+        parameters={"text": text, text: 1},
+        required_capabilities=[],
+        max_attempts=1,
     )
     lease = await agent.lease(task_id)
     await lease.ok("renew", progress={"fraction": 0.5, "message": text})

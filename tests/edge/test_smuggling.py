@@ -121,6 +121,7 @@ MALFORMED = {
     "chunk with LF": chunked(b"5\n12345\r\n0\r\n\r\n"),
     "chunk that is longer": chunked(b"5\r\n123456\r\n0\r\n\r\n"),
     "chunk that is shorter": chunked(b"5\r\n1234\r\n0\r\n\r\n"),
+    "chunk without its end": chunked(b"5\r\n12345xx0\r\n\r\n"),
     "chunk without a size": chunked(b"\r\n12345\r\n0\r\n\r\n"),
     "chunk of 17 digits": chunked(b"10000000000000005\r\n12345\r\n0\r\n\r\n"),
     "trailer": chunked(b"5\r\n12345\r\n0\r\nX: a\r\n\r\n"),
