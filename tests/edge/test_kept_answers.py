@@ -14,9 +14,10 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from hive.events import Event
-from hive.permissions import Role
+from hive.permissions import Principal, Role
 from server.bootstrap.response_cache import open_response_cache
-from server.settings import Settings
+from server.rest import RestHandler
+from server.settings import Settings, SettingsError, load_settings
 from tests.api.running import Api, RunningNode, found, running_node
 from tests.servers import RedisProcess, eventually, running_redis
 
@@ -174,6 +175,32 @@ def test_off_means_off() -> None:
     nothing: Any = None
     off = Settings(response_cache="off")
     assert open_response_cache(off, *[nothing] * 5) is None
+
+
+def test_redis_has_to_be_named() -> None:
+    """A cache for several nodes without a Redis stops start-up, by the variable's name."""
+    with pytest.raises(SettingsError, match="AGENTZERO_RESPONSE_CACHE: redis needs"):
+        load_settings({"AGENTZERO_RESPONSE_CACHE": "redis"})
+    env = {"AGENTZERO_RESPONSE_CACHE": "Redis", "AGENTZERO_REDIS_URL": "redis://cache"}
+    assert load_settings(env).response_cache == "redis"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_handler_whose_answer_is_for_all_does_not_learn_who_asks(
+    node: RunningNode, admin: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it can't give one caller's answer to another; other handlers know their caller."""
+    known: list[Principal | None] = []
+    made = RestHandler._context
+
+    def noting(handler: RestHandler, principal: Principal | None, *more: Any, **named: Any) -> Any:
+        known.append(principal)
+        return made(handler, principal, *more, **named)
+
+    monkeypatch.setattr(RestHandler, "_context", noting)
+    await admin.get(AGENTS, params={"agent_type": "nobody-asked-before"})
+    await admin.get("/api/v1/auth/me")
+    assert [principal is None for principal in known] == [True, False]
 
 
 @pytest.mark.asyncio(loop_scope="module")
