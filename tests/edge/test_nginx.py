@@ -12,6 +12,9 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from agentzero_client import AsyncClient
 from tests.api.running import PASSWORD, Api, RunningNode, found, running_node
@@ -117,6 +120,26 @@ async def test_sockets_come_through(proxy: Proxy, node: RunningNode, trusted: An
         async with client.watch(["agent.registered"], cursor=0) as watch:
             event = await asyncio.wait_for(anext(aiter(watch)), 20)
         assert event.data["agent_id"] == agent.agent_id
+
+
+async def test_pages_open_sockets_by_their_public_origin(
+    api: Api, proxy: Proxy, trusted: ssl.SSLContext
+) -> None:
+    """The server's own page, with the scheme that the browser knows; no other (bar W1)."""
+    own = f"https://{NAME}:{proxy.port}"
+    headers = {"Authorization": f"Bearer {api.credential}"}
+    url = own.replace("https", "wss") + "/ws"
+    async with connect(url, ssl=trusted, origin=Origin(own), additional_headers=headers):
+        pass
+    for origin in (
+        f"http://{NAME}:{proxy.port}",
+        f"https://{NAME}",
+        "https://evil.example",
+        "null",
+    ):
+        with pytest.raises(InvalidStatus) as refusal:
+            await connect(url, ssl=trusted, origin=Origin(origin), additional_headers=headers)
+        assert refusal.value.response.status_code == 403
 
 
 async def test_cookies_are_for_pages_of_the_public_address(api: Api, node: RunningNode) -> None:
