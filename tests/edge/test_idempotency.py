@@ -196,6 +196,32 @@ async def test_a_client_that_timed_out_gets_the_answer(
     assert await tasks_named(user, body["name"]) == [answer.json()["task_id"]]
 
 
+async def test_who_was_thought_dead_gives_the_answer_of_who_took_over(
+    node: RunningNode, user: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was only slow: what it makes is there, and its own answer is dropped."""
+    tasks = type(node.node.store.tasks)
+    insert, arrived, going_on = tasks.insert, asyncio.Event(), asyncio.Event()
+
+    async def slow_once(*args: Any) -> Any:
+        if not arrived.is_set():
+            arrived.set()
+            await going_on.wait()
+        return await insert(*args)
+
+    monkeypatch.setattr(tasks, "insert", slow_once)
+    body, key = work(), new_key()
+    slow = asyncio.create_task(send(user, TASKS, body, key))
+    await arrived.wait()
+    requests = node.node.store.idempotency._requests
+    await requests.update_many({"answer": None}, [{"$set": {"held_until": "$$NOW"}}])
+    first = await send(user, TASKS, body, key)
+    assert first.status_code == 200
+    going_on.set()
+    assert same(first, await slow)
+    assert await tasks_named(user, body["name"]) == [first.json()["task_id"]]
+
+
 async def test_a_key_belongs_to_one_request(user: Api, admin: Api) -> None:
     """Another body, query or operation under the same key is refused and does nothing."""
     body, key = work(), new_key()
@@ -458,8 +484,11 @@ async def test_a_request_of_a_dead_node_is_taken_over(store: MongoIdempotency) -
     assert HELD_SECONDS > 10
 
 
-async def test_of_many_claims_at_once_one_holds(store: MongoIdempotency) -> None:
+async def test_of_many_claims_at_once_one_holds(
+    store: MongoIdempotency, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first ones race to insert, the later ones to take over."""
+    monkeypatch.setattr(store, "_held_seconds", HELD_SECONDS)
     for attempt in range(2):
         runners = [runner(f"{attempt}-{n}", f"nod_{attempt}-{n}") for n in range(40)]
         claims = await asyncio.gather(

@@ -52,6 +52,7 @@ def identifier_of(answer: httpx.Response) -> str:
     return answer.headers["Location"].rpartition("/")[2]
 
 
+@pytest.mark.timeout(240)
 def test_killed_between_effect_and_answer_each_is_made_once(server: ServerProcess) -> None:
     """The repetitions get the answers of what is there: in MongoDB, in SQL and in both.
 
