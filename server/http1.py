@@ -148,11 +148,16 @@ class StrictConnection(HTTP1Connection):
         if isinstance(reading, Future) and reading.done():
             first: bytes = reading.result()
             return first
-        closing = self._loop.call_at(due, self.stream.close)
+        closing = self._loop.call_at(due, self._close_unless, reading)
         try:
             return await reading
         finally:
             closing.cancel()
+
+    def _close_unless(self, reading: Any) -> None:
+        # A byte that came in the last moment begins a request, and that is answered.
+        if not reading.done():
+            self.stream.close()
 
     async def _in_time(self, reading: Any, due: float) -> Any:
         if isinstance(reading, Future) and reading.done():

@@ -90,6 +90,18 @@ async def test_a_connection_that_was_used_may_idle_longer(
         assert time.monotonic() - began > 0.5
 
 
+async def test_a_later_head_may_come_in_pieces(wire: Wire) -> None:
+    """Its time begins with its first byte."""
+    assert await wire.lives()
+    await wire.send_bytes(b"GET /open HTTP/1.1\r\nHo")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(wire.reader.read(1), 0.05)
+    await wire.send_bytes(b"st: a\r\n\r\n")
+    answer = await wire.receive()
+    assert answer is not None
+    assert answer.status == 200
+
+
 class Large(RequestHandler):
     """Answers with more than a socket takes."""
 
