@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 
 from hive.changes import Actor
 from hive.errors import Unavailable
-from hive.idempotency import HELD_SECONDS, KEPT_SECONDS, KeptAnswer, KeyedRequest, Runner
-from storage.mongo.client import open_client, open_database
+from hive.idempotency import KEPT_SECONDS, KeptAnswer
 from storage.mongo.idempotency import MongoIdempotency
-from tests.api.running import (
-    NOBODY_HAS_THIS,
-    PASSWORD,
-    PEOPLE,
-    Api,
-    RunningNode,
-    dropped_afterwards,
-    found,
-    running_node,
+from tests.api.running import PASSWORD, PEOPLE, Api, RunningNode, found, running_node
+from tests.edge.repeating import (
+    REPLAYED,
+    TASKS,
+    crowd,
+    events_of,
+    new_key,
+    same,
+    send,
+    tasks_named,
+    work,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TASKS, USERS, AGENTS = "/api/v1/tasks", "/api/v1/users", "/api/v1/agents"
+USERS, AGENTS = "/api/v1/users", "/api/v1/agents"
 API_KEYS, SIGNING_KEYS = "/api/v1/api-keys", "/api/v1/signing-keys"
 PUBLIC_KEY = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
-REPLAYED = "idempotency-replayed"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -86,63 +83,6 @@ def losing_answers(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> Callab
         monkeypatch.setattr(type(node.node.store.idempotency), "finish", finish)
 
     return lose
-
-
-def new_key() -> str:
-    """A key that nobody has used."""
-    return str(uuid.uuid4())
-
-
-def work(**more: Any) -> dict[str, Any]:
-    """A task that nobody can run, under a name of its own."""
-    return {"name": f"once-{new_key()}", "required_capabilities": [NOBODY_HAS_THIS], **more}
-
-
-async def send(api: Api, path: str, body: dict[str, Any], key: str) -> httpx.Response:
-    """POST under the key."""
-    return await api.post(path, json=body, headers={"Idempotency-Key": key})
-
-
-def code_of(answer: httpx.Response) -> str:
-    """`made`, or why not."""
-    return "made" if answer.is_success else str(answer.json()["code"])
-
-
-async def crowd(
-    node: RunningNode, api: Api, path: str, body: dict[str, Any], key: str, *, size: int
-) -> list[httpx.Response]:
-    """So many at once under one key; on a busy machine some are shed, or a store is too slow."""
-    unjudged = node.client(api.credential, judged=False)
-    answers = await asyncio.gather(*(send(unjudged, path, body, key) for _ in range(size)))
-    codes = Counter(code_of(answer) for answer in answers)
-    assert codes.keys() <= {"made", "idempotency-in-flight", "overloaded", "unavailable"}, codes
-    for answer in answers:
-        if code_of(answer) == "idempotency-in-flight":
-            assert answer.headers["retry-after"] == "1"
-    return answers
-
-
-async def tasks_named(api: Api, name: str) -> list[str]:
-    """The identifiers of the tasks of this name."""
-    return [task["task_id"] for task in await api.ok("GET", f"{TASKS}?name={name}")]
-
-
-async def events_of(api: Api, subject: str, kind: str) -> list[dict[str, Any]]:
-    """The events of a subject once one of this type is there."""
-
-    async def look() -> list[dict[str, Any]]:
-        events = await api.pages(f"/api/v1/events?subject={subject}")
-        return [event for event in events if event["type"] == kind]
-
-    return await found(look, bool, f"{kind} of {subject}")
-
-
-def same(first: httpx.Response, again: httpx.Response) -> bool:
-    """Whether the repetition got the answer, and was told so."""
-    assert REPLAYED not in first.headers
-    assert again.headers[REPLAYED] == "true"
-    assert again.headers.get("location") == first.headers.get("location")
-    return (again.status_code, again.content) == (first.status_code, first.content)
 
 
 async def test_a_hundred_at_once_make_one_task(node: RunningNode, user: Api) -> None:
@@ -441,69 +381,3 @@ async def test_a_key_is_free_again_when_its_time_is_over(
     indexes = await store._requests.index_information()
     assert indexes["expiry"]["key"] == [("expires_at", 1)]
     assert indexes["expiry"]["expireAfterSeconds"] == 0
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def store(mongodb_uri: str) -> AsyncIterator[MongoIdempotency]:
-    """The store alone, with a database of its own."""
-    name = f"test_{uuid.uuid4().hex}"
-    client = open_client(mongodb_uri)
-    with dropped_afterwards(mongodb_uri, name):
-        yield MongoIdempotency(open_database(client, name), held_seconds=0.3)
-        await client.close()
-
-
-REQUEST = KeyedRequest("record", "fingerprint", "usr_1", "create_task")
-ANSWER = KeptAnswer(200, {"Location": "/there"}, b"{}", "application/json")
-
-
-def runner(call: str, node_id: str = "nod_1", boot: str = "1", *, alone: bool = True) -> Runner:
-    """Who claims."""
-    return Runner(call, node_id, boot, alone)
-
-
-async def test_a_request_of_a_dead_node_is_taken_over(store: MongoIdempotency) -> None:
-    """At once by its successor, later by others; always with the first seed; the dead stay dead."""
-    first = await store.claim(REQUEST, runner("one"), "suffix", b"nonce")
-    assert first.is_held
-    assert not (await store.claim(REQUEST, runner("two", alone=False), "x", b"x")).is_held
-    assert not (await store.claim(REQUEST, runner("two", "nod_2"), "x", b"x")).is_held
-    successor = await store.claim(REQUEST, runner("three", boot="2"), "x", b"x")
-    assert (successor.is_held, successor.suffix, successor.nonce) == (True, "suffix", b"nonce")
-    assert not await store.finish("record", "one", ANSWER)
-    other = await found(
-        lambda: store.claim(REQUEST, runner("four", "nod_2"), "x", b"x"),
-        lambda claim: claim.is_held,
-        "the other node takes over",
-    )
-    assert (other.suffix, other.nonce) == ("suffix", b"nonce")
-    assert not await store.finish("record", "three", ANSWER)
-    assert await store.finish("record", "four", ANSWER)
-    after = await store.claim(REQUEST, runner("five", "nod_3"), "x", b"x")
-    assert (after.is_held, after.answer, after.nonce) == (False, ANSWER, b"")
-    assert HELD_SECONDS > 10
-
-
-async def test_of_many_claims_at_once_one_holds(
-    store: MongoIdempotency, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first ones race to insert, the later ones to take over."""
-    monkeypatch.setattr(store, "_held_seconds", HELD_SECONDS)
-    for attempt in range(2):
-        runners = [runner(f"{attempt}-{n}", f"nod_{attempt}-{n}") for n in range(40)]
-        claims = await asyncio.gather(
-            *(store.claim(REQUEST, one, f"s{n}", b"n") for n, one in enumerate(runners))
-        )
-        held = [one for one, claim in zip(runners, claims, strict=True) if claim.is_held]
-        assert len(held) == 1
-        assert len({claim.suffix for claim in claims}) == 1
-        await store.release("record", held[0].call_id)
-
-
-async def test_another_request_never_takes_over(store: MongoIdempotency) -> None:
-    """A key stays with its request, whatever became of it."""
-    await store.claim(REQUEST, runner("one"), "suffix", b"nonce")
-    await store.release("record", "one")
-    other = KeyedRequest("record", "another", "usr_1", "create_task")
-    claim = await store.claim(other, runner("two"), "x", b"x")
-    assert (claim.is_held, claim.fingerprint) == (False, "fingerprint")
