@@ -131,11 +131,14 @@ def before_call(
 
 
 def _leave_cursor_to_its_list(case: schemathesis.Case[Any]) -> None:
-    """A cursor goes with the filters and the order that it was given for: here with none."""
-    given = GIVEN.get(case.operation.definition.raw.get("operationId"), {}).get("cursor")
+    """A cursor goes with the path, the filters and the order that it was given for: with none."""
+    given = GIVEN.get(case.operation.definition.raw.get("operationId"), {})
     query = case.query or {}
-    if given and query.get("cursor") == given and query.keys() - {"cursor", "limit", "fields"}:
-        del case.query["cursor"]
+    if query.get("cursor") != given.get("cursor", ""):
+        return
+    elsewhere = dict(case.path_parameters or {}) != given.get("path", {})
+    if elsewhere or query.keys() - {"cursor", "limit", "fields"}:
+        case.query.pop("cursor", None)
 
 
 _keys_made = itertools.count()
