@@ -11,8 +11,6 @@ import pkgutil
 import re
 import time
 from collections.abc import Callable, Iterator
-from re import _constants as sre  # type: ignore[attr-defined] # the parser has no public face
-from re import _parser as sre_parser  # type: ignore[attr-defined]
 from typing import Any
 
 import jsonschema_rs
@@ -23,6 +21,10 @@ import hive
 import server
 from server.contract import Contract
 from server.resources import asyncapi_path, openapi_path
+
+# The parser of `re` has no public face.
+sre: Any = importlib.import_module("re._constants")
+sre_parser: Any = importlib.import_module("re._parser")
 
 SIZE = 10_000
 SECONDS = 0.005
