@@ -18,6 +18,7 @@ from server.referee import Referee
 from server.rest import RestHandler
 from tests.contract.fixtures.small import things
 from tests.contract.running import Credentials, serve_small
+from tests.servers import eventually
 
 JSON = {"Content-Type": "application/json"}
 
@@ -310,7 +311,7 @@ async def test_a_client_that_goes_away_cancels_nothing(monkeypatch: pytest.Monke
         await asyncio.wait_for(gone.wait(), 5)
         go_on.set()
         await asyncio.wait_for(ended.wait(), 5)
-        assert app.pipeline.running == 0
+        await eventually(lambda: app.pipeline.running == 0, "the request is counted out")
 
 
 async def test_the_referee_in_the_server_finds_an_undeclared_field(
