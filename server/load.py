@@ -71,17 +71,22 @@ class Place:
 
 
 class Load:
-    """The port `server.pipeline.Throttles`. Bound to the event loop that first admits a call."""
+    """The port `server.pipeline.Throttles`. Bound to the event loop that first admits a call.
+
+    Without `adaptive` as many may run as `most`, however late the loop is.
+    """
 
     def __init__(
         self,
         most: int = MOST,
         per_principal: int = PER_PRINCIPAL,
         *,
+        adaptive: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most = most
         self._per_principal = per_principal
+        self._adaptive = adaptive
         self._clock = clock
         self.limit = AdaptiveLimit(most)
         self.running = 0
@@ -98,12 +103,16 @@ class Load:
         shed = Shed.NORMAL if operation is None else shed_of(operation)
         if shed is Shed.NEVER:
             return False
-        return self.running >= _SHARES[shed] * min(self.limit.value, self._most)
+        return self.running >= _SHARES[shed] * self._bound
 
     @property
     def is_saturated(self) -> bool:
         """Whether any operation at all would be shed now."""
-        return self.running >= _SHARES[Shed.FIRST] * self.limit.value
+        return self.running >= _SHARES[Shed.FIRST] * self._bound
+
+    @property
+    def _bound(self) -> int:
+        return min(self.limit.value, self._most) if self._adaptive else self._most
 
     def admit(self, call: Call) -> None:
         """Count the call in. Raises Overloaded; never for health, nor an agent's report on a link.
@@ -123,14 +132,15 @@ class Load:
             return
         self.running += 1
         call.place = Place(shed)
-        if not self._probe.is_running and 2 * self.running >= min(LEAST, self._most):
+        is_worth_measuring = self._adaptive and 2 * self.running >= min(LEAST, self._most)
+        if is_worth_measuring and not self._probe.is_running:
             self._start_probe()
 
     def refusal(self) -> Overloaded:
         """What a call is refused with that is shed; it is counted, and told once a second."""
         self._shed += 1
         if (now := self._clock()) - self._reported_at >= REPORT_SECONDS:
-            log.warning("load.shed", calls=self._shed, running=self.running, limit=self.limit.value)
+            log.warning("load.shed", calls=self._shed, running=self.running, limit=self._bound)
             self._reported_at, self._shed = now, 0
         # Not all at the same moment again.
         return Overloaded(retry_after_seconds=random.choice(RETRY_SECONDS))  # noqa: S311  # nosec B311

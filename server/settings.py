@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     rate_limit_nodes: int = Field(1, ge=1, le=1_000)
     max_concurrent_per_principal: int = Field(64, ge=1, le=10_000)
     max_running: int = Field(512, ge=16, le=100_000)
+    load_shedding_enabled: bool = True
     contract_referee: bool = False
     response_cache: Literal["off", "memory", "redis"] = "memory"
 

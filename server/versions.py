@@ -59,7 +59,8 @@ class Versions:
                 {name: quote(value, safe="") for name, value in path.items()}
             )
             call.headers |= announcement.fields
-            call.headers["Link"] = f'<{target}>; rel="successor-version"'
+            # What stands in the place of an identifier can be anything.
+            call.headers["Link"] = f'<{mask_secrets(target)}>; rel="successor-version"'
 
     def note(self, call: Call) -> None:
         """Log the use of a deprecated operation: once per principal, operation and hour.

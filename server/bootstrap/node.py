@@ -105,7 +105,11 @@ async def open_node(
         services = _make_services(settings, keys, identity, store, engine, interface)
         authorization = Authorization(identity.system)
         limits = make_rate_limits(settings, redis)
-        load = Load(settings.max_running, settings.max_concurrent_per_principal)
+        load = Load(
+            settings.max_running,
+            settings.max_concurrent_per_principal,
+            adaptive=settings.load_shedding_enabled,
+        )
         stack.callback(load.stop)
         compression = Compression()
         stack.callback(compression.close)

@@ -220,6 +220,8 @@ async def running_node(
             "mongodb_database": database,
             "admin_password": SecretStr(PASSWORD),
             "rate_limit_enabled": False,
+            # The loop is the test's as well: how late it is says nothing of the node.
+            "load_shedding_enabled": False,
             **options,
         }
     )

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from pymongo.errors import DuplicateKeyError
 
 from hive import tasks as machine
 from hive.agents import AgentAction, AgentSpec, control, unregister, update
@@ -158,11 +157,11 @@ async def test_a_task_comes_back_as_it_was_submitted(store: Store) -> None:
 
 
 async def test_an_insert_never_touches_the_document_that_is_there(store: Store) -> None:
-    """A colliding identifier is refused, and the first document stays byte for byte."""
+    """Under an identifier that is taken the first document is given, which stays as it is."""
     task = await store.submit(TaskSpec("first"))
     before = await store.document(task.task_id)
-    with pytest.raises(DuplicateKeyError):
-        await store.tasks.insert(task.task_id, machine.submit(TaskSpec("second"), "usr_2", ()), ME)
+    second = machine.submit(TaskSpec("second"), "usr_2", ())
+    assert await store.tasks.insert(task.task_id, second, ME) == task
     assert await store.document(task.task_id) == before
 
 
