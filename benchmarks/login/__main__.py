@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.k6 import run_k6
 from tests.servers import ServerProcess, running_mongod
 
 HERE = Path(__file__).resolve().parent
@@ -66,7 +66,7 @@ def measure(folder: Path, seconds: int, rounds: int, rate: int) -> dict[str, Any
                 "LOGINS": str(LOGINS),
                 "RATE": str(rate),
             }
-            run_k6(environment)
+            run_k6(HERE / "login.js", environment)
         finally:
             server.stop()
     figures: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
@@ -92,17 +92,6 @@ def created(response: httpx.Response) -> Any:
     """The JSON of a success."""
     response.raise_for_status()
     return response.json()
-
-
-def run_k6(environment: dict[str, str]) -> None:
-    """Run login.js; its own output only when it fails."""
-    k6 = Path(sys.executable).with_name("k6")
-    command = [str(k6), "run", "--quiet", "--no-usage-report", str(HERE / "login.js")]
-    done = subprocess.run(  # noqa: S603 - the program that this environment has
-        command, env={**os.environ, **environment}, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"k6 ended with {done.returncode}:\n{done.stderr[-4_000:]}"
-    sys.stderr.write(done.stderr[:4_000])
 
 
 def describe(figures: dict[str, Any], given: argparse.Namespace) -> str:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.k6 import run_k6
 from benchmarks.operations.plan import HASHING, PASSWORD, SHARES, Plan, Preparation
 from server.contract import Contract
 from server.resources import openapi_path
@@ -73,13 +73,14 @@ def measure(folder: Path, rate: int, seconds: int) -> dict[str, Any]:
             # What the preparation left to do (events, audit records) is not what is measured.
             time.sleep(SETTLE_SECONDS)
             run_k6(
+                HERE / "operations.js",
                 {
                     "URL": url,
                     "PLAN": str(folder / "plan.json"),
                     "SUMMARY": str(folder / "figures.json"),
                     "RATE": str(rate),
                     "HASHING_PER_SECOND": str(HASHING_PER_SECOND),
-                }
+                },
             )
         finally:
             server.stop()
@@ -93,17 +94,6 @@ def prepare(url: str, count: int, hashing: int) -> Plan:
         credentials = {"username": "admin", "password": PASSWORD}
         answer = client.post("/api/v1/auth/login", json=credentials).raise_for_status()
         return Preparation(client, answer.json()["access_token"]).plan(count, hashing)
-
-
-def run_k6(environment: dict[str, str]) -> None:
-    """Run operations.js; its own output only when it fails."""
-    k6 = Path(sys.executable).with_name("k6")
-    command = [str(k6), "run", "--quiet", "--no-usage-report", str(HERE / "operations.js")]
-    done = subprocess.run(  # noqa: S603 - the program that this environment has
-        command, env={**os.environ, **environment}, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"k6 ended with {done.returncode}:\n{done.stderr[-4_000:]}"
-    sys.stderr.write(done.stderr[:4_000])
 
 
 def describe(figures: dict[str, Any], given: argparse.Namespace) -> str:
