@@ -95,14 +95,15 @@ def make_small_app(operations: Mapping[str, BoundOperation], **options: Any) -> 
 
 
 @cache
-def _bind_small() -> dict[str, BoundOperation]:
+def bind_small() -> dict[str, BoundOperation]:
+    """The small contract and its handlers, bound once for all tests."""
     return bind(load_small(), HANDLERS)
 
 
 @asynccontextmanager
 async def serve_small(**options: Any) -> AsyncIterator[tuple[HiveApplication, str]]:
     """Serve the small contract; give the application and its base URL."""
-    app = make_small_app(_bind_small(), **options)
+    app = make_small_app(bind_small(), **options)
     async with serve(app) as base:
         yield app, base
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,8 +17,7 @@ from hive.raw_json import RawJson
 from server.answers import SECURITY_HEADERS, encode_json
 from server.referee import Referee
 from server.rest import RestHandler
-from tests.contract.fixtures.small import things
-from tests.contract.running import Credentials, serve_small
+from tests.contract.running import Credentials, bind_small, serve_small
 from tests.servers import eventually
 
 JSON = {"Content-Type": "application/json"}
@@ -299,15 +299,17 @@ async def test_a_client_that_goes_away_cancels_nothing(monkeypatch: pytest.Monke
         return {}
 
     monkeypatch.setattr(RestHandler, "on_connection_close", noticed)
-    monkeypatch.setattr(things, "get_open", slow)
-    slow.__module__ = things.__name__
+    bound = bind_small()
+    monkeypatch.setitem(bound, "get_open", replace(bound["get_open"], function=slow))
     async with serve_small() as (app, base):
         host, port = base.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n")
-        await asyncio.wait_for(started.wait(), 5)
-        assert app.pipeline.running == 1
-        writer.transport.abort()
+        try:
+            writer.write(b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n")
+            await asyncio.wait_for(started.wait(), 5)
+            assert app.pipeline.running == 1
+        finally:
+            writer.transport.abort()
         await asyncio.wait_for(gone.wait(), 5)
         go_on.set()
         await asyncio.wait_for(ended.wait(), 5)
