@@ -20,7 +20,8 @@ from server.embedded import EmbeddedMongo
 from tests.security.audit_load import PASSWORD, Load
 from tests.servers import ROOT, ServerProcess, wait_until
 
-KILL_MARGIN_SECONDS = 1.5
+# Records of reads are written within a second of the server's own time, which other work can take.
+KILL_MARGIN_SECONDS = 3.0
 
 
 @pytest.fixture
