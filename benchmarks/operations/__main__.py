@@ -22,7 +22,8 @@ from typing import Any
 import httpx
 
 from benchmarks.k6 import run_k6
-from benchmarks.operations.plan import HASHING, PASSWORD, SHARES, Plan, Preparation
+from benchmarks.operations.plan import PASSWORD, Plan, Preparation
+from benchmarks.operations.shares import HASHING, SHARES
 from server.contract import Contract
 from server.resources import openapi_path
 from tests.servers import ServerProcess, running_mongod

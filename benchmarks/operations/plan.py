@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
+from benchmarks.operations.shares import FIXED, HASHING, SHARES
 
 PASSWORD = "correct horse battery staple"  # noqa: S105 - of users that live for two minutes
 OTHER_PASSWORD = "a better battery for horses"  # noqa: S105 - as above
@@ -22,73 +24,6 @@ AGENTS = 50
 SLOTS = 64
 TASKS = 300
 LEAST = 20
-
-# Of 1,000 requests. What hashes passwords is slow on purpose, and in a list of its own.
-SHARES: Mapping[str, float] = {
-    "list_tasks": 110,
-    "get_task": 110,
-    "list_agents": 70,
-    "get_agent": 50,
-    "list_events": 40,
-    "get_hive_status": 40,
-    "get_me": 40,
-    "get_task_logs": 20,
-    "get_task_status": 5,
-    "get_liveness": 10,
-    "get_readiness": 10,
-    "list_sessions": 10,
-    "list_users": 5,
-    "get_user": 5,
-    "list_user_sessions": 4,
-    "list_api_keys": 5,
-    "get_api_key": 5,
-    "list_signing_keys": 4,
-    "get_signing_key": 4,
-    "get_system_settings": 4,
-    "list_audit_records": 5,
-    "get_audit_record": 5,
-    "export_audit_records": 3,
-    "get_jwks": 5,
-    "get_openapi_yaml": 3,
-    "get_openapi_json": 3,
-    "get_asyncapi_yaml": 3,
-    "get_asyncapi_json": 3,
-    "heartbeat_agent": 80,
-    "renew_lease": 80,
-    "claim_leases": 50,
-    "append_lease_logs": 40,
-    "complete_lease": 35,
-    "fail_lease": 10,
-    "release_lease": 10,
-    "create_task": 70,
-    "cancel_task": 10,
-    "register_agent": 4,
-    "update_agent": 4,
-    "unregister_agent": 3,
-    "control_agent": 4,
-    "create_ws_ticket": 5,
-    "refresh": 4,
-    "logout": 3,
-    "revoke_session": 3,
-    "revoke_other_sessions": 3,
-    "revoke_user_session": 3,
-    "revoke_user_sessions": 3,
-    "create_api_key": 3,
-    "rotate_api_key": 3,
-    "revoke_api_key": 3,
-    "create_signing_key": 3,
-    "revoke_signing_key": 3,
-    "update_user": 3,
-    "delete_user": 3,
-    "update_system_settings": 3,
-    "rotate_token_keys": 3,
-}
-HASHING: Mapping[str, float] = {
-    "login": 700,
-    "create_user": 100,
-    "reset_user_password": 100,
-    "change_password": 100,
-}
 
 Request = dict[str, Any]
 
@@ -132,11 +67,17 @@ class Preparation:
             least = LEAST if shares is SHARES else 5
             whole = sum(shares.values())
             for operation_id, share in shares.items():
-                make: Callable[[int], Iterator[Request]] = getattr(self, f"_{operation_id}")
                 number = max(least, round(total * share / whole))
-                requests += [{"op": operation_id, **one} for one in make(number)]
+                made = self._requests(operation_id, number)
+                requests += [{"op": operation_id, **one} for one in made]
             self._chance.shuffle(requests)
         return plan
+
+    def _requests(self, operation_id: str, count: int) -> Iterator[Request]:
+        if operation_id in FIXED:
+            return self._same(count, "GET", FIXED[operation_id])
+        make: Callable[[int], Iterator[Request]] = getattr(self, f"_{operation_id}")
+        return make(count)
 
     def call(self, method: str, path: str, token: str = "", **options: Any) -> Any:
         """The JSON of a success."""
@@ -214,30 +155,15 @@ class Preparation:
     def _any_agent(self) -> tuple[str, str]:
         return self._chance.choice(self._agents)
 
-    # One method for each operation: so many requests for it.
-
-    def _list_tasks(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/tasks?limit=50")
+    # One method for each other operation: so many requests for it.
 
     def _get_task(self, count: int) -> Iterator[Request]:
         return (self._request("GET", self._any_task()) for _ in range(count))
-
-    def _list_agents(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/agents?limit=50")
 
     def _get_agent(self, count: int) -> Iterator[Request]:
         return (
             self._request("GET", f"/api/v1/agents/{self._any_agent()[0]}") for _ in range(count)
         )
-
-    def _list_events(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/events?limit=50&order=desc")
-
-    def _get_hive_status(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/hive/status")
-
-    def _get_me(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/auth/me")
 
     def _get_task_logs(self, count: int) -> Iterator[Request]:
         return (self._request("GET", f"{self._any_task()}/logs") for _ in range(count))
@@ -245,63 +171,21 @@ class Preparation:
     def _get_task_status(self, count: int) -> Iterator[Request]:
         return (self._request("GET", f"{self._any_task()}/status") for _ in range(count))
 
-    def _get_liveness(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/health/live")
-
-    def _get_readiness(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/health/ready")
-
-    def _list_sessions(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/auth/sessions")
-
-    def _list_users(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/users")
-
     def _get_user(self, count: int) -> Iterator[Request]:
         return self._same(count, "GET", f"/api/v1/users/{self._new_user().user_id}")
 
     def _list_user_sessions(self, count: int) -> Iterator[Request]:
         return self._same(count, "GET", f"/api/v1/users/{self._new_user().user_id}/sessions")
 
-    def _list_api_keys(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/api-keys")
-
     def _get_api_key(self, count: int) -> Iterator[Request]:
         return self._same(count, "GET", f"/api/v1/api-keys/{self._new_key()}")
-
-    def _list_signing_keys(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/signing-keys")
 
     def _get_signing_key(self, count: int) -> Iterator[Request]:
         return self._same(count, "GET", f"/api/v1/signing-keys/{self._new_signing_key()}")
 
-    def _get_system_settings(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/system/settings")
-
-    def _list_audit_records(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/audit?limit=50")
-
     def _get_audit_record(self, count: int) -> Iterator[Request]:
         (record,) = self.call("GET", "/api/v1/audit?limit=1")
         return self._same(count, "GET", f"/api/v1/audit/{record['record_id']}")
-
-    def _export_audit_records(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/api/v1/audit/export?operation=register_agent")
-
-    def _get_jwks(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/.well-known/jwks.json")
-
-    def _get_openapi_yaml(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/openapi.yaml")
-
-    def _get_openapi_json(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/openapi.json")
-
-    def _get_asyncapi_yaml(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/asyncapi.yaml")
-
-    def _get_asyncapi_json(self, count: int) -> Iterator[Request]:
-        return self._same(count, "GET", "/asyncapi.json")
 
     def _heartbeat_agent(self, count: int) -> Iterator[Request]:
         for _ in range(count):
