@@ -23,7 +23,7 @@ from typing import Final
 import brotli
 from tornado.httputil import HTTPHeaders
 
-from server.answers import Answer
+from server.answers import Answer, join_fields
 from server.operations import SUCCESS, Operation
 
 if sys.version_info >= (3, 14):
@@ -93,7 +93,7 @@ class Compression:
         """Give the answer in the coding that the request asks for; `Vary` says that it decided."""
         if not _is_negotiated(operation, answer):
             return answer
-        varied = replace(answer, headers=_vary(answer.headers))
+        varied = replace(answer, headers=join_fields(answer.headers, {"Vary": "Accept-Encoding"}))
         coding = choose_coding(",".join(headers.get_list("Accept-Encoding")))
         if coding is None or answer.status == HTTPStatus.NOT_MODIFIED:
             return varied
@@ -133,8 +133,3 @@ def _is_negotiated(operation: Operation, answer: Answer) -> bool:
         and len(answer.body) >= MIN_BYTES
         and (answer.content_type or "").partition(";")[0] in COMPRESSED
     )
-
-
-def _vary(headers: Mapping[str, str]) -> dict[str, str]:
-    given = headers.get("Vary")
-    return {**headers, "Vary": f"{given}, Accept-Encoding" if given else "Accept-Encoding"}

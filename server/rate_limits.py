@@ -94,7 +94,7 @@ class RateLimits:
             await self._decide(call, charges)
 
     async def charge_address(self, call: Call) -> None:
-        """Charge the address for what is no operation: a preflight. Raises RateLimited."""
+        """Charge the address alone. Raises RateLimited."""
         call.charged = True
         await self._decide(call, (self.policies.charge_of_address(call.address),))
 
@@ -107,9 +107,8 @@ class RateLimits:
             return error
         if isinstance(error, Unavailable | TooManyRequests):
             return error
-        call.charged = True
         try:
-            await self._decide(call, (self.policies.charge_of_address(call.address),))
+            await self.charge_address(call)
         except RateLimited as limited:
             return limited
         return error

@@ -10,7 +10,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import brotli
@@ -23,7 +23,7 @@ from server.answers import Answer
 from server.compression import CODINGS, IN_LOOP_BYTES, MIN_BYTES, Compression, choose_coding
 from server.contract import Contract
 from server.resources import openapi_path
-from tests.api.running import Api, RunningNode, running_node
+from tests.api.running import Api, RunningNode
 
 CONTRACT = Contract.load(openapi_path())
 AGENTS = CONTRACT.operations["list_agents"]
@@ -215,15 +215,6 @@ async def test_what_is_large_and_has_a_validator_is_compressed_once(
     assert coded == ["br", "br", "gzip"]
     assert sent[0] == sent[1] == sent[4]
     assert brotli.decompress(sent[2].body) == other.body
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def node(
-    tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str
-) -> AsyncIterator[RunningNode]:
-    """A node."""
-    async with running_node(tmp_path_factory.mktemp("node"), mongodb_uri) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

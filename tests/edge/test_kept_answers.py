@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from pydantic import SecretStr
 
 from hive.events import Event
@@ -42,21 +41,6 @@ async def two_nodes(
             await stack.enter_async_context(running_node(directory / name, mongodb_uri, **shared))
             for name in ("one", "other")
         ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def node(
-    tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str
-) -> AsyncIterator[RunningNode]:
-    """A node with the defaults."""
-    async with running_node(tmp_path_factory.mktemp("node"), mongodb_uri) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def admin(node: RunningNode) -> Api:
-    """The admin."""
-    return await node.log_in("admin")
 
 
 class Delivered:
