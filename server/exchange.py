@@ -96,8 +96,9 @@ class Exchange(RequestHandler):
         if self._received_bytes > self.pipeline.max_body_bytes:
             raise self._too_large()
 
-    def take_body(self) -> bytes:
-        """The whole body, as it came."""
+    async def take_body(self) -> bytes:
+        """The whole body, as it came; a large one when it is its turn."""
+        await self.pipeline.turns.wait(self._received_bytes)
         self.body = b"".join(self._received)
         self._received.clear()
         return self.body

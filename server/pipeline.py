@@ -22,6 +22,7 @@ from server.contract import Operation
 from server.cors import Cors
 from server.origins import Origins
 from server.routing import Routes
+from server.turns import Turns
 
 if TYPE_CHECKING:
     from server.load import Place
@@ -225,5 +226,6 @@ class Pipeline:
     compression: Compresses | None = None
     idempotency: CarriesOutOnce | None = None
     new_request_id: Callable[[], str] = field(default=lambda: str(TypeID("req")))
+    turns: Turns = field(default_factory=Turns)
     running: int = 0
     draining: bool = False

@@ -51,7 +51,7 @@ class RestHandler(Exchange):
                 await parts.limits.charge(self.call)
                 parts.load.seat(self.call)
                 principal = parts.authorization.permit(operation, principal, self.address)
-                body = self.take_body()
+                body = await self.take_body()
                 self.call.signed = await parts.signatures.check(
                     operation, principal, self.request, body
                 )
