@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def run_k6(script: Path, environment: Mapping[str, str]) -> None:
-    """Run the script with these variables; its own output only when it fails."""
+def run_k6(script: Path, environment: Mapping[str, str]) -> str:
+    """Run the script with these variables; what it said. AssertionError when it fails."""
     k6 = Path(sys.executable).with_name("k6")
     done = subprocess.run(  # noqa: S603 - the program that this environment has
         [str(k6), "run", "--quiet", "--no-usage-report", str(script)],
@@ -20,4 +20,4 @@ def run_k6(script: Path, environment: Mapping[str, str]) -> None:
         text=True,
     )
     assert done.returncode == 0, f"k6 ended with {done.returncode}:\n{done.stderr[-4_000:]}"
-    sys.stderr.write(done.stderr[:4_000])
+    return done.stderr[-4_000:]

@@ -8,7 +8,6 @@ over 8 MiB is refused before it is read, and the connection closed.
 from __future__ import annotations
 
 import re
-import time
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +19,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from hive.audit import holds_secret
 from hive.errors import HiveError
+from server.access_log import write_access
 from server.answers import SECURITY_HEADERS, STRICT_TRANSPORT, Answer, encode_json, join_fields
 from server.cors import asks_first, vary_by_origin
 from server.pipeline import Call, Pipeline
@@ -40,7 +40,6 @@ CLIENT_CHARACTERS = 200
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 log = structlog.stdlib.get_logger("server.rest")
-access_log = structlog.stdlib.get_logger("server.access")
 
 
 class Exchange(RequestHandler):
@@ -240,18 +239,7 @@ class Exchange(RequestHandler):
         self._count_out()
         self.pipeline.load.leave(self.call)
         self.pipeline.versions.note(self.call)
-        access_log.info(
-            "request",
-            method=(self.request.method or "")[:32],
-            # What stands in the places of parameters can be anything; identifiers are in the audit.
-            path=self.call.operation.path if self.call.operation else self.request.path[:256],
-            status=self.get_status(),
-            operation=self.call.operation.operation_id if self.call.operation else None,
-            principal=self.call.principal.principal_id if self.call.principal else None,
-            address=self.address,
-            duration_ms=round(1000 * (time.time() - self.request._start_time), 3),  # noqa: SLF001
-            request_id=self.request_id,
-        )
+        write_access(self.call, self.get_status())
 
     def on_connection_close(self) -> None:
         """A request whose client has gone runs to its end: what it does is not left half done."""

@@ -14,6 +14,7 @@ import structlog
 from tornado.httputil import HTTPHeaders, format_timestamp
 
 from hive.errors import HiveError
+from server.access_log import write_access
 from server.answers import encode_json, security_headers
 from server.exchange import CLIENT_CHARACTERS, read_request_id
 from server.pipeline import Call, Pipeline
@@ -21,7 +22,6 @@ from server.problems import PROBLEM_JSON, build_problem, status_of
 from server.request_heads import Head
 
 log = structlog.stdlib.get_logger(__name__)
-access_log = structlog.stdlib.get_logger("server.access")
 
 
 class Peer(NamedTuple):
@@ -42,17 +42,7 @@ class Refusals:
         call = self._describe(peer, head, began)
         error = self._record(call, error)
         problem = build_problem(error, instance=call.path, request_id=call.request_id)
-        access_log.info(
-            "request",
-            method=call.method[:32],
-            path=call.path[:256],
-            status=problem.status,
-            operation=None,
-            principal=None,
-            address=call.address,
-            duration_ms=round(1000 * (time.monotonic() - began), 3),
-            request_id=call.request_id,
-        )
+        write_access(call, problem.status)
         body = encode_json(problem.members)
         fields = {
             **security_headers(self._scheme(peer, head)),

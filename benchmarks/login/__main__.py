@@ -66,7 +66,7 @@ def measure(folder: Path, seconds: int, rounds: int, rate: int) -> dict[str, Any
                 "LOGINS": str(LOGINS),
                 "RATE": str(rate),
             }
-            run_k6(HERE / "login.js", environment)
+            sys.stderr.write(run_k6(HERE / "login.js", environment))
         finally:
             server.stop()
     figures: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))

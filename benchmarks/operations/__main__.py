@@ -73,7 +73,7 @@ def measure(folder: Path, rate: int, seconds: int) -> dict[str, Any]:
             (folder / "plan.json").write_text(json.dumps(asdict(plan)), encoding="utf-8")
             # What the preparation left to do (events, audit records) is not what is measured.
             time.sleep(SETTLE_SECONDS)
-            run_k6(
+            said = run_k6(
                 HERE / "operations.js",
                 {
                     "URL": url,
@@ -83,6 +83,7 @@ def measure(folder: Path, rate: int, seconds: int) -> dict[str, Any]:
                     "HASHING_PER_SECOND": str(HASHING_PER_SECOND),
                 },
             )
+            sys.stderr.write(said)
         finally:
             server.stop()
     figures: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))

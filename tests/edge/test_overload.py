@@ -6,9 +6,6 @@ The client is k6 on the same machine; it needs a quiet one with two cores.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.k6 import run_k6
 from tests.servers import ServerProcess, running_mongod
 
 SCRIPT = Path(__file__).with_name("overload.js")
@@ -51,19 +49,11 @@ class Target:
             "SUMMARY": str(summary),
             **{key.upper(): str(value) for key, value in given.items()},
         }
-        k6 = Path(sys.executable).with_name("k6")
-        done = subprocess.run(
-            [str(k6), "run", "--quiet", "--no-usage-report", str(SCRIPT)],
-            # It shares the processors with the server: it should need little of them.
-            env={**os.environ, "GOGC": "400", **environment},
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-4_000:]
+        # It shares the processors with the server: it should need little of them.
+        said = run_k6(SCRIPT, {"GOGC": "400", **environment})
         figures: Figures = json.loads(summary.read_text(encoding="utf-8"))
         print(name, json.dumps({k: v for k, v in figures.items() if k in SHOWN}))  # noqa: T201
-        assert "wrong" not in figures, done.stderr[-4_000:]
+        assert "wrong" not in figures, said
         return figures
 
 

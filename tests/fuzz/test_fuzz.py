@@ -188,7 +188,7 @@ def test_fuzzing_as_admin_finds_nothing(admin: Arranging, tmp_path: Path) -> Non
 
 @pytest.mark.more
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("role", [Role.ADMIN, Role.USER, Role.VIEWER])
+@pytest.mark.parametrize("role", list(Role))
 def test_long_fuzzing_finds_nothing(
     admin: Arranging, tmp_path: Path, role: Role, capsys: pytest.CaptureFixture[str]
 ) -> None:
