@@ -75,6 +75,18 @@ class Api(httpx.AsyncClient):
         assert problem["status"] == status
         return problem
 
+    async def log_in(self, username: str) -> dict[str, Any]:
+        """The tokens of a new session. A node that has too much to do (503) is asked again."""
+        credentials = {"username": username, "password": PASSWORD}
+        response = await found(
+            lambda: self.post("/api/v1/auth/login", json=credentials),
+            lambda answer: answer.status_code != 503,
+            "the login is not 503",
+            30,
+        )
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
     async def submit(self, **task: Any) -> str:
         """Submit a task, one that no agent can run unless the test says more; its identifier."""
         body = {"name": "work", "required_capabilities": [NOBODY_HAS_THIS], **task}
@@ -192,8 +204,7 @@ class RunningNode:
 
     async def log_in(self, username: str) -> Api:
         """A client with a new access token."""
-        credentials = {"username": username, "password": PASSWORD}
-        tokens = await self.client().ok("POST", "/api/v1/auth/login", json=credentials)
+        tokens = await self.client().log_in(username)
         return self.client(tokens["access_token"])
 
     def expired_token(self) -> str:
