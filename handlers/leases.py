@@ -10,7 +10,7 @@ from typing import Any
 
 from handlers.context import Context, Reply
 from handlers.views import receipt_view
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.leases import LeaseProof
 from hive.ports import DecideTask
 from hive.tasks import Task, TaskError

@@ -9,7 +9,7 @@ from typing import Any
 from handlers.context import Context, Reply
 from handlers.pages import open_page, read_labels
 from handlers.views import log_line_view, receipt_view, task_summary_view, task_view
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Change
 from hive.errors import DependencyNotFound, Invalid, Unavailable
 from hive.permissions import require_owner

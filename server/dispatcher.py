@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import Agent
 from hive.changes import Actor
 from hive.duty_ports import Queue

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Actor, Change
 from hive.duty_ports import Sweeps
 from hive.errors import HiveError, Unavailable

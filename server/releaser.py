@@ -10,7 +10,7 @@ import asyncio
 
 import structlog
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Actor, Change, Without
 from hive.duty_ports import Sweeps
 from hive.errors import Unavailable

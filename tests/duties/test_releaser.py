@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.read_concern import ReadConcern
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Without
 from hive.errors import Unavailable
 from hive.task_spec import DependencyPolicy

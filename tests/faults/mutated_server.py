@@ -16,7 +16,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Actor, Change
 from hive.duty_ports import Recorded
 from hive.leases import NewLease

@@ -9,7 +9,7 @@ from typing import Protocol
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Change, Without
 from hive.errors import IllegalTransition, LeaseLost, SlotTaken
 from hive.leases import LeaseProof, NewLease

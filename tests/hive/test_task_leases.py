@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import ABSENT, NOW, After, Append, Change, Plus
 from hive.errors import LeaseLost
 from hive.leases import LeaseProof, NewLease

@@ -11,8 +11,9 @@ from hive.changes import ABSENT, Actor, After, Append, Change, Plus, Without
 from hive.errors import SlotTaken, TaskNotFound
 from hive.leases import LeaseProof, NewLease, TaskLease
 from hive.ports import DecideTask
+from hive.task_machine import start
 from hive.task_spec import TaskSpec
-from hive.tasks import Task, TaskStatus, start
+from hive.tasks import Task, TaskStatus
 from storage.mongo.changes import plain
 from storage.mongo.task_documents import read_task
 

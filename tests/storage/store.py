@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hive import agents as agent_machine
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import Agent, AgentSpec
 from hive.changes import Actor
 from hive.leases import LeaseProof, NewLease

@@ -9,7 +9,7 @@ import pytest
 from pymongo import monitoring
 
 from hive import agents as agent_machine
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import AgentSpec
 from hive.errors import HiveError, LeaseNotFound
 from hive.events import Audience

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Without
 from hive.task_spec import Timeouts
 from hive.tasks import TaskStatus

@@ -15,7 +15,8 @@ from pymongo import MongoClient
 from hive.changes import Actor, Change, Without
 from hive.leases import NewLease
 from hive.ports import DecideTask
-from hive.tasks import Task, start
+from hive.task_machine import start
+from hive.tasks import Task
 from tests.hive.lifecycle import Lifecycle
 from tests.hive.worlds import DUTY
 from tests.storage.store import open_store
