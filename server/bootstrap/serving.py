@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from contextlib import AsyncExitStack, suppress
@@ -56,6 +57,9 @@ async def serve(settings: Settings) -> None:
             max_connections=room_for_connections(settings.max_connections),
             max_connections_per_address=settings.max_connections_per_address,
         )
+        # What is there now stays: the collector need not walk through it (80 to 140 ms each time).
+        gc.collect()
+        gc.freeze()
         url = listen(server, settings.host, settings.port)
         directory.write_running_server(url, certificate.chain if certificate else None)
         _renew_on_hangup(stack, settings, server, url, directory)
