@@ -19,6 +19,7 @@ from hive.errors import UnknownField
 from hive.events import Audience, Event
 from hive.identity_ports import Accounts
 from hive.leases import LeaseProof
+from hive.nodes import Nodes
 from hive.signing_ports import SigningKeys
 from hive.system_settings import System
 from hive.task_spec import TaskPriority
@@ -290,6 +291,7 @@ class Services:
     dispatcher: Dispatcher
     dependencies: Dependencies
     presence: Presence
+    nodes: Nodes
     identifiers: Identifiers
     cursors: Cursors
     documents: Documents

@@ -42,6 +42,7 @@ from server.key_expiry import DUTY as KEY_EXPIRY
 from server.key_expiry import KeyExpiry
 from server.keys import Keys
 from server.load import Load
+from server.node_presence import NodeSigns
 from server.outbox import DUTY as OUTBOX
 from server.outbox import OutboxRelay
 from server.peers import Peers
@@ -71,6 +72,7 @@ class Node:
     peers: Peers
     links: AgentLinks
     dispatcher: NodeDispatcher
+    signs: NodeSigns
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,7 @@ async def open_node(
             peers=peers,
             links=links,
             dispatcher=engine.dispatcher,
+            signs=engine.signs,
         )
 
 
@@ -195,6 +198,7 @@ class _Engine:
     presence: NodePresence
     releaser: Releaser
     readiness: Readiness
+    signs: NodeSigns
     background: tuple[Part, ...]
 
 
@@ -261,12 +265,14 @@ def _make_engine(
         Duty(OUTBOX, store.leadership, node_id, relay.work),
         trail.duty,
     )
+    signs = NodeSigns(store.nodes, duties, node_id=node_id, version=_version())
     return _Engine(
         dispatcher=dispatcher,
         presence=presence,
         releaser=releaser,
         readiness=Readiness(store.events, identity.revocations, recorder, recording_duty),
-        background=(presence, releaser, trail.auditor, *duties),
+        signs=signs,
+        background=(presence, releaser, trail.auditor, *duties, signs),
     )
 
 
@@ -295,11 +301,12 @@ def _make_services(
         dispatcher=engine.dispatcher,
         dependencies=engine.releaser,
         presence=engine.presence,
+        nodes=store.nodes,
         identifiers=TypeIdentifiers(),
         cursors=SignedCursors(keys.cursors),
         documents=interface.contract,
         limits=Limits(settings.lease_seconds, settings.agent_timeout_seconds / 3),
-        version=importlib.metadata.version("agentzero-api"),
+        version=_version(),
         readiness=engine.readiness.check,
         item_fields={
             name: operation.item_fields
@@ -323,6 +330,10 @@ async def _prepare_first_start(
     if first_start.operator_key is not None:
         directory.write_operator_key(first_start.operator_key)
     return first_start
+
+
+def _version() -> str:
+    return importlib.metadata.version("agentzero-api")
 
 
 def _referee(settings: Settings) -> Any:

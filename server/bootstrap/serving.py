@@ -64,6 +64,7 @@ async def serve(settings: Settings) -> None:
         directory.write_running_server(url, certificate.chain if certificate else None)
         _renew_on_hangup(stack, settings, server, url, directory)
         redirect = _listen_for_pages(settings, url)
+        node.signs.listens(url)
         _announce(url, settings, directory, node.first_start)
         await stopping.wait()
         if redirect is not None:
@@ -133,6 +134,7 @@ async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     log.info("server.draining", seconds=seconds)
     node.readiness.drain()
+    node.signs.drain()
     node.app.pipeline.draining = True
     server.stop()
     node.links.prepare_stop()

@@ -22,6 +22,7 @@ from storage.mongo.events import MongoEventLog
 from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
+from storage.mongo.nodes import MongoNodes
 from storage.mongo.notices import MongoNotices
 from storage.mongo.stream import MongoChangeFeed
 from storage.mongo.sweeps import MongoSweeps
@@ -46,6 +47,7 @@ class Store:
     leadership: MongoLeadership
     audit: MongoAudit
     idempotency: MongoIdempotency
+    nodes: MongoNodes
 
 
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
@@ -62,9 +64,10 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     events = MongoEventLog(database)
     audit = MongoAudit(database)
     idempotency = MongoIdempotency(database)
+    nodes = MongoNodes(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
-    for prepared in (agents, tasks, logs, notices, events, audit, idempotency):
+    for prepared in (agents, tasks, logs, notices, events, audit, idempotency, nodes):
         await prepared.prepare()
     return Store(
         agents=agents,
@@ -77,6 +80,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         leadership=MongoLeadership(database),
         audit=audit,
         idempotency=idempotency,
+        nodes=nodes,
     )
 
 
