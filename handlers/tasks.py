@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 from handlers.context import Context, Reply
@@ -11,20 +10,12 @@ from handlers.pages import open_page, read_labels
 from handlers.views import log_line_view, receipt_view, task_summary_view, task_view
 from hive import task_machine as machine
 from hive.changes import Change
-from hive.errors import DependencyNotFound, Invalid, Unavailable
+from hive.errors import DependencyNotFound, Unavailable
 from hive.permissions import require_owner
 from hive.ports import TaskFilter
 from hive.preconditions import expecting, read_if_match
-from hive.task_spec import (
-    Backoff,
-    BackoffKind,
-    Concurrency,
-    DependencyPolicy,
-    TaskPriority,
-    TaskSpec,
-    Timeouts,
-    check_dependencies,
-)
+from hive.task_bodies import read_task_body
+from hive.task_spec import TaskPriority, check_dependencies
 from hive.tasks import Task, TaskStatus
 
 PATH = "/api/v1/tasks"
@@ -83,7 +74,7 @@ async def list_tasks(
 async def create_task(context: Context, *, body: dict[str, Any]) -> Reply:
     """Accept a task; it is durable when the receipt arrives."""
     services = context.services
-    spec = _spec(body)
+    spec = read_task_body(body)
     check_dependencies(spec.dependencies)
     found = await services.tasks.statuses(spec.dependencies)
     for dependency in spec.dependencies:
@@ -129,32 +120,3 @@ async def get_task_logs(context: Context, *, task_id: str, limit: int, after: in
     await context.services.tasks.get(task_id)
     lines = await context.services.logs.read(task_id, after=after, limit=limit)
     return Reply({"task_id": task_id, "logs": [log_line_view(line) for line in lines]})
-
-
-def _spec(body: dict[str, Any]) -> TaskSpec:
-    given: dict[str, Any] = {**body}
-    for name in ("dependencies", "required_capabilities", "non_retryable"):
-        given[name] = tuple(body.get(name, ()))
-    if "priority" in body:
-        given["priority"] = TaskPriority(body["priority"])
-    if "on_dependency_failure" in body:
-        given["on_dependency_failure"] = DependencyPolicy(body["on_dependency_failure"])
-    if "backoff" in body:
-        given["backoff"] = Backoff(
-            **{**body["backoff"], "kind": BackoffKind(body["backoff"]["kind"])}
-        )
-    if "timeouts" in body:
-        given["timeouts"] = Timeouts(**body["timeouts"])
-    if "concurrency" in body:
-        given["concurrency"] = Concurrency(**body["concurrency"])
-    if "run_at" in body:
-        given["run_at"] = _time(body["run_at"], "/run_at")
-    return TaskSpec(**given)
-
-
-def _time(value: str, pointer: str) -> datetime:
-    """RFC 3339 allows leap seconds and offsets that leave the calendar; a database does not."""
-    try:
-        return datetime.fromisoformat(value).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise Invalid("That time does not exist here.", pointer=pointer) from error
