@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from handlers.context import Context, Reply
 from handlers.pages import open_page, read_labels
 from handlers.views import log_line_view, receipt_view, task_summary_view, task_view
+from hive import submission
 from hive import task_machine as machine
 from hive.changes import Change
 from hive.errors import DependencyNotFound, Unavailable
 from hive.permissions import require_owner
 from hive.ports import TaskFilter
 from hive.preconditions import expecting, read_if_match
+from hive.submission import read_update
 from hive.task_bodies import read_task_body
 from hive.task_spec import TaskPriority, check_dependencies
 from hive.tasks import Task, TaskStatus
@@ -100,6 +103,22 @@ async def get_task(context: Context, *, task_id: str) -> Reply:
 async def get_task_status(context: Context, *, task_id: str) -> Reply:
     """The receipt of one task as it would be now."""
     return Reply(receipt_view(await context.services.tasks.get(task_id)))
+
+
+async def update_task(
+    context: Context, *, task_id: str, if_match: str | None, body: dict[str, Any]
+) -> Reply:
+    """Change what was asked for while the task waits."""
+    caller = context.caller
+    wanted = read_update(body)
+    update = expecting(read_if_match(if_match), partial(submission.update, wanted=wanted))
+
+    def decide(task: Task) -> Change | None:
+        require_owner(caller, task.owner)
+        return update(task)
+
+    task = await context.services.tasks.change(task_id, decide, context.actor)
+    return Reply(task_view(task))
 
 
 async def cancel_task(context: Context, *, task_id: str, if_match: str | None) -> Reply:

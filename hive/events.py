@@ -21,6 +21,7 @@ EVENT_TYPES: Final[Mapping[str, str]] = {
     "task.created": "A task was accepted: queued at once, or blocked, or scheduled.",
     "task.blocked": "The time of a scheduled task has come, and it waits for dependencies now.",
     "task.queued": "What the task waited for is over; it can be claimed.",
+    "task.updated": "What was asked for was changed while the task waits.",
     "task.started": "An agent took the task.",
     "task.progress": "The agent reported progress.",
     "task.log": "Log lines were appended; at most one event per task and second.",
@@ -44,6 +45,9 @@ EVENT_TYPES: Final[Mapping[str, str]] = {
     "signing_key.revoked": "A key for signing requests was revoked.",
     "system.settings_updated": "The settings of the system changed.",
     "system.token_keys_rotated": "Access tokens are signed with a new key.",
+    "hive.paused": "The hive grants no new leases.",
+    "hive.resumed": "The hive grants leases again.",
+    "hive.draining": "The hive grants no new leases, and is to become empty.",
     "log.reset": "Events before this one may be missing: read a snapshot.",
 }
 
@@ -56,6 +60,7 @@ SOURCES: Final[Mapping[str, str]] = {
     "sgk": "/api/v1/signing-keys/",
 }
 SYSTEM_SOURCE: Final = "/api/v1/system/settings"
+HIVE_SOURCE: Final = "/api/v1/hive/status"
 
 PRIVATE_NOUNS: Final = frozenset({"user", "session", "api_key", "signing_key", "system"})
 """Events of these are for the owner whom they name, and for admins."""
@@ -116,6 +121,8 @@ def source_of(subject: str) -> str:
     """Where the resource of an event is: a path of the REST contract, or the log itself."""
     if subject == "system":
         return SYSTEM_SOURCE
+    if subject == "hive":
+        return HIVE_SOURCE
     prefix = SOURCES.get(subject.partition("_")[0])
     return f"{prefix}{subject}" if prefix else "/api/v1/events"
 

@@ -4,6 +4,7 @@
 
     scheduled -> blocked -> queued -> running -> completed | failed | cancelled
     running -> queued | scheduled     another attempt (at once, or after a backoff)
+    blocked, queued -> scheduled      put off by an update of `run_at`
     failed -> queued                  a retry by hand
 """
 
@@ -35,8 +36,8 @@ class TaskStatus(StrEnum):
 _S = TaskStatus
 LEGAL_MOVES: Final[Mapping[TaskStatus, frozenset[TaskStatus]]] = {
     _S.SCHEDULED: frozenset({_S.BLOCKED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.BLOCKED: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.QUEUED: frozenset({_S.RUNNING, _S.FAILED, _S.CANCELLED}),
+    _S.BLOCKED: frozenset({_S.SCHEDULED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.QUEUED: frozenset({_S.SCHEDULED, _S.RUNNING, _S.FAILED, _S.CANCELLED}),
     _S.RUNNING: frozenset({_S.QUEUED, _S.SCHEDULED, _S.COMPLETED, _S.FAILED, _S.CANCELLED}),
     _S.COMPLETED: frozenset(),
     _S.FAILED: frozenset({_S.QUEUED}),

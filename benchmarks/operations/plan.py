@@ -232,6 +232,13 @@ class Preparation:
     def _create_task(self, count: int) -> Iterator[Request]:
         return (self._request("POST", "/api/v1/tasks", body=self._task()) for _ in range(count))
 
+    def _update_task(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            spec = {**self._task(), "required_capabilities": ["nobody-has-this"]}
+            made = self.call("POST", "/api/v1/tasks", json=spec)
+            path = f"/api/v1/tasks/{made['task_id']}"
+            yield self._request("PATCH", path, body={"priority": "high"})
+
     def _cancel_task(self, count: int) -> Iterator[Request]:
         for _ in range(count):
             spec = {**self._task(), "required_capabilities": ["nobody-has-this"]}

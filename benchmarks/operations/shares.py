@@ -42,6 +42,7 @@ SHARES: Mapping[str, float] = {
     "fail_lease": 10,
     "release_lease": 10,
     "create_task": 70,
+    "update_task": 10,
     "cancel_task": 10,
     "register_agent": 4,
     "update_agent": 4,

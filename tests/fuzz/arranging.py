@@ -28,7 +28,7 @@ AGENT_OPERATIONS = (
     "claim_leases",
     "unregister_agent",
 )
-TASK_OPERATIONS = ("get_task", "get_task_logs", "get_task_status", "cancel_task")
+TASK_OPERATIONS = ("get_task", "get_task_logs", "get_task_status", "update_task", "cancel_task")
 USER_OPERATIONS = (
     "get_user",
     "update_user",

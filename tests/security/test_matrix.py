@@ -91,6 +91,7 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "list_tasks": READERS,
     "create_task": SUBMITTERS,
     "get_task": READERS,
+    "update_task": SUBMITTERS,
     "cancel_task": SUBMITTERS,
     "get_task_logs": READERS,
     "get_task_status": READERS,
