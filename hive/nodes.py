@@ -6,10 +6,12 @@ listed for five minutes more, for whoever looks for it. Time is the database's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
+
+from hive.events import Event
 
 SEEN_SECONDS: Final = 2.0
 ALIVE_SECONDS: Final = 6.0
@@ -64,3 +66,23 @@ class NodeRegistry(Nodes, Protocol):
 
     async def leave(self, node_id: str, boot: str) -> None:
         """Take the node off the list, unless it was started again meanwhile. Idempotent."""
+
+
+class Doorbell(Protocol):
+    """Tells the other nodes of new events, as fast as it can and without any promise.
+
+    What is told may be lost, come twice, late or in another order: who hears it looks at `seq`, and
+    reads from the log what is missing.
+    """
+
+    async def ring(self, events: Sequence[Event]) -> None:
+        """Tell of events that are in the log, in order; at least one. Raises Unavailable."""
+
+    async def listen(
+        self, opened: Callable[[], None], heard: Callable[[int, Sequence[Event]], None]
+    ) -> None:
+        """Call `opened` once what is told reaches this node, then `heard` for each ring.
+
+        `heard` gets the `seq` of the newest event and the events, none when they were too many.
+        Ends with Unavailable when the connection is lost; what this node rings is not given back.
+        """

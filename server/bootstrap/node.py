@@ -7,11 +7,12 @@ in between.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hive.events import Event
 from hive.ports import Limits, Services
 from server import recorder as recording
 from server.addresses import AddressResolver
@@ -21,6 +22,7 @@ from server.audit_trail import AuditTrail
 from server.authentication import Authenticator
 from server.authorization import Authorization
 from server.binding import BoundOperation, bind
+from server.bootstrap.doorbell import make_doorbell
 from server.bootstrap.identities import Identity, derive_keys, open_identity
 from server.bootstrap.parts import Part, start
 from server.bootstrap.rate_limits import make_rate_limits
@@ -31,6 +33,7 @@ from server.contract import Contract
 from server.cursors import SignedCursors
 from server.data_directory import DataDirectory
 from server.dispatcher import NodeDispatcher
+from server.doorbell import HubDoorbell
 from server.duties import Duty
 from server.first_start import FirstStart, ensure_bootstrap
 from server.hub import Hub
@@ -103,7 +106,8 @@ async def open_node(
         await trail.open()
         stack.push_async_callback(trail.close)
         hub = Hub(store.events)
-        engine = _make_engine(settings, identity, store, hub, trail, directory.node_id())
+        doorbell = make_doorbell(settings, keys, hub, redis)
+        engine = _make_engine(settings, identity, store, hub, trail, doorbell, directory.node_id())
         services = _make_services(settings, keys, identity, store, engine, interface)
         authorization = Authorization(identity.system)
         limits = make_rate_limits(settings, redis)
@@ -172,6 +176,8 @@ async def open_node(
         first_start = await _prepare_first_start(settings, directory, identity)
         await hub.start()
         stack.push_async_callback(hub.stop)
+        if doorbell is not None:
+            start(stack, doorbell)
         start(stack, *engine.background)
         stack.push_async_callback(links.stop)
         start(stack, engine.dispatcher, peers)
@@ -227,6 +233,7 @@ def _make_engine(
     store: Store,
     hub: Hub,
     trail: AuditTrail,
+    doorbell: HubDoorbell | None,
     node_id: str,
 ) -> _Engine:
     dispatcher = NodeDispatcher(
@@ -245,7 +252,7 @@ def _make_engine(
         store.feed,
         store.events,
         store.leadership,
-        hub.publish,
+        hub.publish if doorbell is None else _publish_to(hub, doorbell),
         node_id=node_id,
         retention_days=settings.event_retention_days,
     )
@@ -274,6 +281,14 @@ def _make_engine(
         signs=signs,
         background=(presence, releaser, trail.auditor, *duties, signs),
     )
+
+
+def _publish_to(hub: Hub, doorbell: HubDoorbell) -> Callable[[Sequence[Event]], None]:
+    def publish(events: Sequence[Event]) -> None:
+        hub.publish(events)
+        doorbell.ring(events)
+
+    return publish
 
 
 def _make_services(
