@@ -6,6 +6,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from handlers.context import Context, Reply
+from handlers.coordination_views import (
+    capability_view,
+    hive_view,
+    leader_view,
+    node_view,
+    queue_depth_view,
+)
+from hive import coordination as machine
+from hive.coordination import HiveAction
+from hive.tasks import TaskStatus
+
+MOST_ROWS = 1_000
+"""Of each list in the topology."""
 
 
 async def get_hive_status(context: Context) -> Reply:
@@ -17,9 +30,47 @@ async def get_hive_status(context: Context) -> Reply:
         event_log["recorder"] = recorder
     return Reply(
         {
+            **hive_view(await services.coordination.hive.get()),
             "agents": await services.agents.count_by_status(),
             "tasks": await services.tasks.count_by_status(),
             "event_log": event_log,
+            "time": datetime.now(UTC),
+        }
+    )
+
+
+async def control_hive(context: Context, *, body: dict[str, Any]) -> Reply:
+    """Pause, resume or drain the hive."""
+    services = context.services
+    action = HiveAction(body["action"])
+    hive = await services.coordination.hive.change(
+        lambda hive: machine.control(hive, action, body.get("reason")), context.actor
+    )
+    counted = await services.tasks.count_by_status()
+    return Reply(
+        {
+            "action": action,
+            **hive_view(hive),
+            "running": counted[TaskStatus.RUNNING],
+            "version": hive.version,
+        }
+    )
+
+
+async def get_hive_topology(context: Context) -> Reply:
+    """Nodes, agents by what they can do, what is queued, and the leaders of the duties."""
+    services = context.services
+    topology = services.coordination.topology
+    capabilities = await topology.capabilities(limit=MOST_ROWS)
+    depths = await topology.queue_depths(limit=MOST_ROWS)
+    return Reply(
+        {
+            **hive_view(await services.coordination.hive.get()),
+            "nodes": [node_view(node) for node in await services.nodes.list()],
+            "agents": await services.agents.count_by_status(),
+            "capabilities": [capability_view(use) for use in capabilities],
+            "queue": [queue_depth_view(depth) for depth in depths],
+            "leaders": [leader_view(leader) for leader in await topology.leaders()],
             "time": datetime.now(UTC),
         }
     )

@@ -33,7 +33,15 @@ _OWN = frozenset(
 )
 _WRITE = frozenset({"tasks:write", "agents:control"})
 _ADMINISTER = frozenset(
-    {"agents:write", "users:read", "users:write", "audit:read", "system:read", "system:write"}
+    {
+        "agents:write",
+        "users:read",
+        "users:write",
+        "audit:read",
+        "system:read",
+        "system:write",
+        "hive:write",
+    }
 )
 _WORK = frozenset({"agents:work"})
 

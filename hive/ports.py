@@ -14,8 +14,10 @@ from typing import Any, Protocol
 from hive.agents import Agent, AgentStatus
 from hive.api_key_ports import ApiKeys
 from hive.audit_ports import AuditReader
+from hive.attempts import LateReport
 from hive.changes import Actor, Change
 from hive.errors import UnknownField
+from hive.coordination_ports import Coordination
 from hive.events import Audience, Event
 from hive.identity_ports import Accounts
 from hive.leases import LeaseProof
@@ -300,3 +302,4 @@ class Services:
     readiness: Callable[[], Awaitable[Mapping[str, Any]]]
     item_fields: Mapping[str, ItemFields]
     """Of the lists, by operationId."""
+    coordination: Coordination

@@ -20,6 +20,7 @@ import structlog
 from hive import task_machine as machine
 from hive.agents import Agent
 from hive.changes import Actor
+from hive.coordination_ports import Gate
 from hive.duty_ports import Queue
 from hive.errors import AgentNotFound, HiveError, SlotTaken
 from hive.events import Event
@@ -60,12 +61,14 @@ class NodeDispatcher:
         identifiers: Identifiers,
         *,
         lease_seconds: float,
+        gate: Gate | None = None,
     ) -> None:
         self._queue = queue
         self._tasks = tasks
         self._agents = agents
         self._identifiers = identifiers
         self._lease_seconds = lease_seconds
+        self._gate = gate
         self._waiters: list[_Waiter] = []
         self._wake = asyncio.Event()
         self._claimer: asyncio.Task[None] | None = None
@@ -126,6 +129,10 @@ class NodeDispatcher:
                 self._wake.set()
             elif event.type == "agent.status_changed":
                 self._wake.set()
+
+    def wake(self) -> None:
+        """Look again now: leases are granted again."""
+        self._wake.set()
 
     def _add_key(self, required_capabilities: tuple[str, ...]) -> None:
         key = capability_key(required_capabilities)
@@ -213,6 +220,8 @@ class NodeDispatcher:
 
     async def _lease(self, agent: Agent, max_leases: int) -> list[Task]:
         if not agent.takes_work:
+            return []
+        if self._gate is not None and not await self._gate.is_open():
             return []
         capabilities = frozenset(agent.spec.capabilities)
         keys = [key for key in await self._queued_keys() if can_run(capabilities, key)]

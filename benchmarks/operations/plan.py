@@ -270,6 +270,10 @@ class Preparation:
             path = f"/api/v1/agents/{self._new_agent()[0]}/control"
             yield self._request("POST", path, body={"action": "pause"})
 
+    def _control_hive(self, count: int) -> Iterator[Request]:
+        # A paused hive would leave the claims of the others without work.
+        return self._same(count, "POST", "/api/v1/hive/control", {"action": "resume"})
+
     def _create_ws_ticket(self, count: int) -> Iterator[Request]:
         return self._same(count, "POST", "/api/v1/auth/ws-tickets", {})
 

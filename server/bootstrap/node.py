@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hive.events import Event
+from hive.coordination_ports import Coordination
 from hive.ports import Limits, Services
 from server import recorder as recording
 from server.addresses import AddressResolver
@@ -36,6 +37,7 @@ from server.dispatcher import NodeDispatcher
 from server.doorbell import HubDoorbell
 from server.duties import Duty
 from server.first_start import FirstStart, ensure_bootstrap
+from server.hive_gate import HiveGate
 from server.hub import Hub
 from server.idempotency import Idempotency
 from server.identifiers import TypeIdentifiers
@@ -239,13 +241,18 @@ def _make_engine(
     dispatcher = NodeDispatcher(
         store.tasks,
         store.tasks,
+    gate = HiveGate(store.hive)
+    store.hive.on_commit(gate.committed)
+    hub.subscribe(gate.heard)
         store.agents,
         TypeIdentifiers(),
         lease_seconds=settings.lease_seconds,
     )
     presence = NodePresence(store.agents, store.tasks)
     releaser = Releaser(store.tasks, store.sweeps)
+        gate=gate,
     for committed in (dispatcher.committed, presence.committed, releaser.committed):
+    gate.on_open(dispatcher.wake)
         store.tasks.on_commit(committed)
     hub.subscribe(dispatcher.heard)
     recorder = Recorder(
@@ -329,6 +336,7 @@ def _make_services(
             if operation.item_fields is not None
         },
     )
+        coordination=Coordination(hive=store.hive, topology=store.topology),
 
 
 async def _prepare_first_start(

@@ -18,6 +18,7 @@ from storage.mongo.client import (
     open_stream_client,
     require_reachable,
 )
+from storage.mongo.coordination import MongoHive, MongoTopology
 from storage.mongo.events import MongoEventLog
 from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
@@ -52,6 +53,8 @@ class Store:
 
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
     """Connect to MongoDB and make its indexes. Raises Unavailable."""
+    hive: MongoHive
+    topology: MongoTopology
     client = open_client(uri)
     stack.push_async_callback(client.close)
     stream_client = open_stream_client(uri)
@@ -89,6 +92,8 @@ async def open_sql(stack: AsyncExitStack, settings: Settings, directory: DataDir
     url = settings.sql_url.get_secret_value() or f"sqlite:///{directory.sqlite_path}"
     database = Database(url)
     stack.callback(database.close)
+        hive=MongoHive(database),
+        topology=MongoTopology(database),
     await asyncio.to_thread(database.migrate)
     return database
 

@@ -96,6 +96,8 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "get_task_logs": READERS,
     "get_task_status": READERS,
     "get_hive_status": READERS,
+    "get_hive_topology": READERS,
+    "control_hive": ADMINS,
     "list_events": READERS,
 }
 NOBODIES: Final = {
