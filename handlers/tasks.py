@@ -138,4 +138,6 @@ async def get_task_logs(context: Context, *, task_id: str, limit: int, after: in
     """The lines that the task's agents logged."""
     await context.services.tasks.get(task_id)
     lines = await context.services.logs.read(task_id, after=after, limit=limit)
-    return Reply({"task_id": task_id, "logs": [log_line_view(line) for line in lines]})
+    dropped = await context.services.logs.dropped(task_id)
+    shown = {"task_id": task_id, "logs": [log_line_view(line) for line in lines]}
+    return Reply({**shown, "dropped": dropped} if dropped else shown)

@@ -159,6 +159,9 @@ class TaskLogs(Protocol):
     async def read(self, task_id: str, *, after: int | None, limit: int) -> Sequence[LogLine]:
         """The last lines, or the first behind line number `after`; ascending."""
 
+    async def dropped(self, task_id: str) -> int:
+        """How many of the oldest lines are not kept any more."""
+
 
 class Agents(Protocol):
     """The agents.

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(25, ge=0.5, le=300)
     agent_timeout_seconds: int = Field(45, ge=1, le=3_600)
     cancel_grace_seconds: int = Field(30, ge=1, le=3_600)
+    task_retention_days: int = Field(30, ge=0, le=3_650)
+    log_lines_per_task: int = Field(100_000, ge=100, le=10_000_000)
     event_retention_days: int = Field(7, ge=1, le=365)
     audit_retention_days: int = Field(90, ge=1, le=3_650)
     drain_seconds: int = Field(10, ge=1, le=14)

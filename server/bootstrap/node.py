@@ -57,6 +57,8 @@ from server.reaper import DUTY as REAPER
 from server.reaper import Periods, Reaper
 from server.recorder import Recorder
 from server.releaser import Releaser
+from server.retention import DUTY as RETENTION
+from server.retention import Retention
 from server.resources import asyncapi_path, openapi_path
 from server.settings import Settings
 from server.signatures import Signatures
@@ -277,6 +279,12 @@ def _make_engine(
         Duty(REAPER, store.leadership, node_id, reaper.work),
         Duty(KEY_EXPIRY, store.leadership, node_id, KeyExpiry(identity.key_store).work),
         Duty(OUTBOX, store.leadership, node_id, relay.work),
+        Duty(
+            RETENTION,
+            store.leadership,
+            node_id,
+            Retention(store.old, task_days=settings.task_retention_days).work,
+        ),
         trail.duty,
     )
     signs = NodeSigns(store.nodes, duties, node_id=node_id, version=_version())

@@ -25,6 +25,7 @@ from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
 from storage.mongo.nodes import MongoNodes
 from storage.mongo.notices import MongoNotices
+from storage.mongo.retention import MongoOldData
 from storage.mongo.stream import MongoChangeFeed
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
@@ -48,6 +49,7 @@ class Store:
     leadership: MongoLeadership
     audit: MongoAudit
     idempotency: MongoIdempotency
+    old: MongoOldData
     nodes: MongoNodes
 
 
@@ -62,7 +64,8 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     database = open_database(client, settings.mongodb_database)
     agents = MongoAgents(database)
     tasks = MongoTasks(database)
-    logs = MongoTaskLogs(database, tasks)
+    logs = MongoTaskLogs(database, tasks, keep=settings.log_lines_per_task)
+    old = MongoOldData(database)
     notices = MongoNotices(database)
     events = MongoEventLog(database)
     audit = MongoAudit(database)
@@ -70,6 +73,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     nodes = MongoNodes(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
+    await old.prepare()
     for prepared in (agents, tasks, logs, notices, events, audit, idempotency, nodes):
         await prepared.prepare()
     return Store(
@@ -83,6 +87,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         leadership=MongoLeadership(database),
         audit=audit,
         idempotency=idempotency,
+        old=old,
         nodes=nodes,
     )
 

@@ -23,6 +23,9 @@ from storage.mongo.task_documents import read_task
 from storage.mongo.tasks import WITHOUT_FREE_FORM, MongoTasks, current
 
 LOG_EVENT_EVERY_MS = 1000
+LINES_KEPT = 100_000
+DROP_SHARE = 100
+"""Old lines go when a hundredth of what is kept has come: a deletion for each write costs more."""
 QUIET = {
     "$lt": [
         {"$ifNull": ["$logged_at", datetime(1970, 1, 1, tzinfo=UTC)]},
@@ -35,9 +38,10 @@ QUIET = {
 class MongoTaskLogs:
     """The port `hive.ports.TaskLogs`."""
 
-    def __init__(self, database: Database, tasks: MongoTasks) -> None:
+    def __init__(self, database: Database, tasks: MongoTasks, *, keep: int = LINES_KEPT) -> None:
         self._lines = database["task_logs"]
         self._tasks = tasks
+        self._keep = keep
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
@@ -71,7 +75,15 @@ class MongoTaskLogs:
                 for index, line in enumerate(lines)
             ]
         )
+        await self._drop_old(task, first)
         return task
+
+    @guarded
+    async def dropped(self, task_id: str) -> int:
+        oldest = await self._lines.find_one(
+            {"task_id": task_id}, {"line": True}, sort=[("line", ASCENDING)]
+        )
+        return oldest["line"] - 1 if oldest else 0
 
     @guarded
     async def read(self, task_id: str, *, after: int | None, limit: int) -> Sequence[LogLine]:
@@ -82,6 +94,12 @@ class MongoTaskLogs:
         cursor = self._lines.find(query, {"_id": False, "task_id": False})
         found = [LogLine(**row) async for row in cursor.sort("line", direction).limit(limit)]
         return found if after is not None else found[::-1]
+
+    async def _drop_old(self, task: Task, first: int) -> None:
+        step = max(1, self._keep // DROP_SHARE)
+        last = task.log_count - self._keep
+        if last > 0 and (first - 1) // step != task.log_count // step:
+            await self._lines.delete_many({"task_id": task.task_id, "line": {"$lte": last}})
 
     async def _count(
         self, proof: LeaseProof, lines: int, actor: Actor, agent_id: str | None
