@@ -51,12 +51,12 @@ class Store:
     idempotency: MongoIdempotency
     old: MongoOldData
     nodes: MongoNodes
+    hive: MongoHive
+    topology: MongoTopology
 
 
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
     """Connect to MongoDB and make its indexes. Raises Unavailable."""
-    hive: MongoHive
-    topology: MongoTopology
     client = open_client(uri)
     stack.push_async_callback(client.close)
     stream_client = open_stream_client(uri)
@@ -89,6 +89,8 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         idempotency=idempotency,
         old=old,
         nodes=nodes,
+        hive=MongoHive(database),
+        topology=MongoTopology(database),
     )
 
 
@@ -97,8 +99,6 @@ async def open_sql(stack: AsyncExitStack, settings: Settings, directory: DataDir
     url = settings.sql_url.get_secret_value() or f"sqlite:///{directory.sqlite_path}"
     database = Database(url)
     stack.callback(database.close)
-        hive=MongoHive(database),
-        topology=MongoTopology(database),
     await asyncio.to_thread(database.migrate)
     return database
 
