@@ -86,7 +86,12 @@ async def create_task(context: Context, *, body: dict[str, Any]) -> Reply:
     task_id = context.new_id("tsk")
     waiting_on = tuple(d for d in spec.dependencies if found[d] is not TaskStatus.COMPLETED)
     submitted = machine.submit(spec, context.caller.principal_id, waiting_on)
-    task = await services.tasks.insert(task_id, submitted, context.actor)
+    task = await services.submissions.submit(task_id, submitted, context.actor)
+    if task.task_id != task_id:
+        return Reply(
+            {**receipt_view(task), "duplicate": True},
+            headers={"Location": f"{PATH}/{task.task_id}"},
+        )
     if task.waiting_on:
         # Inserted first, looked at second: a dependency that ends in between finds the task or is
         # found. The task is durable by now; when the store goes away, the reaper looks instead.

@@ -12,7 +12,7 @@ from hive.api_keys import KeyStatus, speaks_for
 from hive.identity import ApiKey, Session
 from hive.ports import LogLine
 from hive.signing import SigningKey
-from hive.task_spec import Backoff, Concurrency, Timeouts
+from hive.task_spec import Backoff, Concurrency, Deduplication, Timeouts
 from hive.tasks import Task
 from hive.users import UserDetail
 
@@ -177,6 +177,7 @@ def task_view(task: Task) -> View:
             "non_retryable": spec.non_retryable,
             "timeouts": _fields(spec.timeouts),
             "concurrency": _fields(spec.concurrency),
+            "deduplication": _fields(spec.deduplication),
             "lease": lease
             and {"agent_id": lease.agent_id, "fence": lease.fence, "expires_at": lease.expires_at},
         }
@@ -218,5 +219,5 @@ def _present(view: Mapping[str, Any]) -> View:
     return {name: value for name, value in view.items() if value is not None}
 
 
-def _fields(value: Backoff | Timeouts | Concurrency | None) -> View | None:
+def _fields(value: Backoff | Timeouts | Concurrency | Deduplication | None) -> View | None:
     return None if value is None else _present(asdict(value))

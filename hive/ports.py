@@ -7,6 +7,7 @@ or may not have happened, and repeating it is safe.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -138,6 +139,32 @@ class Tasks(Holdings, Protocol):
 
     async def count_by_status(self) -> dict[str, int]:
         """How many tasks there are of each status."""
+
+
+class OpenTasks(Protocol):
+    """The tasks that have not ended, by their mark `open`."""
+
+    async def count(self, owner: str, *, most: int) -> int:
+        """How many tasks of the owner have not ended; it counts to `most` only."""
+
+    async def find(self, owner: str, key: str) -> str | None:
+        """The task of the owner that holds the deduplication key."""
+
+
+class Submissions(Protocol):
+    """New tasks, within the bounds of their owners."""
+
+    async def submit(self, task_id: str, change: Change, actor: Actor) -> Task:
+        """As `Tasks.insert`; gives the standing task where the submission asks for that.
+
+        Raises TooManyTasks; DuplicateTask when another task holds the deduplication key.
+        """
+
+    def room(self, owner: str, tasks: int = 1) -> AbstractAsyncContextManager[None]:
+        """Room for so many new tasks, which are there at the end of it, or not when it raises.
+
+        Entering raises TooManyTasks.
+        """
 
 
 class TaskLogs(Protocol):
@@ -293,6 +320,7 @@ class Services:
     logs: TaskLogs
     events: EventLog
     audit: AuditReader
+    submissions: Submissions
     dispatcher: Dispatcher
     dependencies: Dependencies
     presence: Presence

@@ -14,7 +14,7 @@ from typing import Any, Final
 from hive.changes import ABSENT, Change
 from hive.errors import Conflict, IllegalTransition
 from hive.task_bodies import read_time
-from hive.task_spec import PRIORITY_RANKS, TaskPriority, Timeouts
+from hive.task_spec import PRIORITY_RANKS, TaskPriority, TaskSpec, Timeouts
 from hive.tasks import Task, TaskStatus
 
 _S = TaskStatus
@@ -27,6 +27,17 @@ class AttemptsUsed(Conflict):
 
     code = "attempts-used"
     title = "Attempts used"
+
+
+class DuplicateTask(Conflict):
+    """Another task of the owner holds the deduplication key and has not ended (409)."""
+
+    code = "duplicate-task"
+    title = "Duplicate task"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"Task {task_id} has this deduplication key and has not ended.")
+        self.task_id = task_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,12 @@ class TaskUpdate:
     run_at: datetime | None = None
     max_attempts: int | None = None
     timeouts: Timeouts | None = None
+
+
+def open_mark(owner: str, spec: TaskSpec) -> dict[str, str]:
+    """The field `open` of a task of this owner that has not ended."""
+    key = {} if spec.deduplication is None else {"key": spec.deduplication.key}
+    return {"owner": owner, **key}
 
 
 def read_update(body: Mapping[str, Any]) -> TaskUpdate:

@@ -14,7 +14,9 @@ from hive.task_spec import (
     Backoff,
     BackoffKind,
     Concurrency,
+    Deduplication,
     DependencyPolicy,
+    OnDuplicate,
     TaskPriority,
     TaskSpec,
     Timeouts,
@@ -38,9 +40,17 @@ def read_task_body(body: Mapping[str, Any]) -> TaskSpec:
         given["timeouts"] = Timeouts(**body["timeouts"])
     if "concurrency" in body:
         given["concurrency"] = Concurrency(**body["concurrency"])
+    if "deduplication" in body:
+        given["deduplication"] = read_deduplication(body["deduplication"])
     if "run_at" in body:
         given["run_at"] = read_time(body["run_at"], "/run_at")
     return TaskSpec(**given)
+
+
+def read_deduplication(given: Mapping[str, str]) -> Deduplication:
+    """The deduplication in a `TaskCreate`, or in a stored task."""
+    reaction = OnDuplicate(given.get("on_duplicate", OnDuplicate.REJECT))
+    return Deduplication(given["key"], reaction)
 
 
 def read_time(value: str, pointer: str) -> datetime:

@@ -14,6 +14,7 @@ from hive.changes import ABSENT, NOW, After, Append, Change, Plus, Without
 from hive.errors import IllegalTransition, LeaseLost
 from hive.leases import LeaseProof, NewLease, TaskLease
 from hive.raw_json import RawJson
+from hive.submission import open_mark
 from hive.task_spec import PRIORITY_RANKS, Backoff, DependencyPolicy, TaskSpec, capability_key
 from hive.tasks import LEGAL_MOVES, Task, TaskError, TaskStatus
 
@@ -46,6 +47,7 @@ def submit(spec: TaskSpec, owner: str, waiting_on: tuple[str, ...]) -> Change:
         "attempt": 0,
         "fence": 0,
         "log_count": 0,
+        "open": open_mark(owner, spec),
         "created_at": NOW,
     }
     optional = {
@@ -55,6 +57,7 @@ def submit(spec: TaskSpec, owner: str, waiting_on: tuple[str, ...]) -> Change:
         "timeouts": spec.timeouts,
         "run_at": spec.run_at,
         "concurrency": spec.concurrency,
+        "deduplication": spec.deduplication,
     }
     fields.update({name: value for name, value in optional.items() if value is not None})
     if status is _S.QUEUED:
@@ -285,6 +288,7 @@ def _end(
             "queued_at": ABSENT,
             "total_deadline": ABSENT,
             "run_at": ABSENT,
+            "open": ABSENT,
             # Whoever waits on this task is told next; the reaper looks for this mark after a crash.
             "release_pending": True,
             **fields,

@@ -79,6 +79,21 @@ class Concurrency:
     limit: int
 
 
+class OnDuplicate(StrEnum):
+    """What becomes of a submission whose deduplication key another task holds."""
+
+    REJECT = "reject"
+    RETURN_EXISTING = "return-existing"
+
+
+@dataclass(frozen=True, slots=True)
+class Deduplication:
+    """Among the tasks of one owner that have not ended, a key stands once."""
+
+    key: str
+    on_duplicate: OnDuplicate = OnDuplicate.REJECT
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
     """What somebody asks for."""
@@ -96,6 +111,7 @@ class TaskSpec:
     timeouts: Timeouts | None = None
     run_at: datetime | None = None
     concurrency: Concurrency | None = None
+    deduplication: Deduplication | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

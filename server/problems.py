@@ -28,6 +28,7 @@ from hive.errors import (
 from hive.idempotency import IdempotencyInFlight, SecretNotReplayed
 from hive.rate_limits import RateLimited
 from hive.signing import SignatureRequired
+from hive.submission import DuplicateTask
 from server.contract import ContractMismatch
 from server.documents import shorten
 from server.json_body import MalformedJson
@@ -171,6 +172,8 @@ def build_problem(condition: BaseException, *, instance: str, request_id: str) -
     }
     if errors := _errors_of(condition):
         members["errors"] = errors
+    if isinstance(condition, DuplicateTask):
+        members["task_id"] = condition.task_id
     if isinstance(condition, RateLimited):
         members["violated"] = list(condition.violated)
     return Problem(status, members, _headers_of(condition))

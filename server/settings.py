@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(30, ge=1, le=3_600)
     heartbeat_seconds: float = Field(25, ge=0.5, le=300)
     agent_timeout_seconds: int = Field(45, ge=1, le=3_600)
+    max_open_tasks_per_owner: int = Field(100_000, ge=1, le=100_000_000)
     cancel_grace_seconds: int = Field(30, ge=1, le=3_600)
     task_retention_days: int = Field(30, ge=0, le=3_650)
     log_lines_per_task: int = Field(100_000, ge=100, le=10_000_000)

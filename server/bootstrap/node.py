@@ -62,6 +62,7 @@ from server.retention import Retention
 from server.resources import asyncapi_path, openapi_path
 from server.settings import Settings
 from server.signatures import Signatures
+from server.submissions import NodeSubmissions
 from server.websocket import Realtime
 
 
@@ -328,6 +329,9 @@ def _make_services(
         logs=store.logs,
         events=store.events,
         audit=store.audit,
+        submissions=NodeSubmissions(
+            store.tasks, store.open_tasks, most=settings.max_open_tasks_per_owner
+        ),
         dispatcher=engine.dispatcher,
         dependencies=engine.releaser,
         presence=engine.presence,

@@ -26,6 +26,7 @@ from storage.mongo.logs import MongoTaskLogs
 from storage.mongo.nodes import MongoNodes
 from storage.mongo.notices import MongoNotices
 from storage.mongo.retention import MongoOldData
+from storage.mongo.open_tasks import MongoOpenTasks
 from storage.mongo.stream import MongoChangeFeed
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
@@ -41,6 +42,7 @@ class Store:
 
     agents: MongoAgents
     tasks: MongoTasks
+    open_tasks: MongoOpenTasks
     logs: MongoTaskLogs
     notices: MongoNotices
     events: MongoEventLog
@@ -79,6 +81,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     return Store(
         agents=agents,
         tasks=tasks,
+        open_tasks=MongoOpenTasks(tasks.collection),
         logs=logs,
         notices=notices,
         events=events,

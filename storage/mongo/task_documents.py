@@ -7,6 +7,7 @@ from typing import Any
 
 from hive.leases import LeaseProof, TaskLease
 from hive.raw_json import RawJson
+from hive.task_bodies import read_deduplication
 from hive.task_spec import (
     Backoff,
     BackoffKind,
@@ -53,6 +54,7 @@ def _read_spec(document: Document) -> TaskSpec:
     backoff = document.get("backoff")
     timeouts = document.get("timeouts")
     concurrency = document.get("concurrency")
+    deduplication = document.get("deduplication")
     return TaskSpec(
         name=document["name"],
         description=document.get("description"),
@@ -69,6 +71,7 @@ def _read_spec(document: Document) -> TaskSpec:
         timeouts=None if timeouts is None else Timeouts(**timeouts),
         run_at=document.get("run_at"),
         concurrency=None if concurrency is None else Concurrency(**concurrency),
+        deduplication=None if deduplication is None else read_deduplication(deduplication),
         labels=document["labels"],
     )
 

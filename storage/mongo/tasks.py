@@ -19,6 +19,7 @@ from hive.ports import DecideTask, TaskFilter
 from hive.tasks import SUMMARY_FIELDS, Task, TaskStatus
 from storage.mongo.changes import expression
 from storage.mongo.client import Database, Document, guarded, make_indexes
+from storage.mongo.open_tasks import OPEN_INDEXES, holding_key, why_not_open
 from storage.mongo.resources import LABELS_INDEX, Committed, Resources, labelled
 from storage.mongo.task_documents import read_task
 
@@ -133,7 +134,7 @@ class MongoTasks:
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
-        await make_indexes(self.collection, INDEXES)
+        await make_indexes(self.collection, (*INDEXES, *OPEN_INDEXES))
 
     def on_commit(self, callback: Committed) -> None:
         """Call back after each change made by this node."""
@@ -141,7 +142,10 @@ class MongoTasks:
 
     @guarded
     async def insert(self, task_id: str, change: Change, actor: Actor) -> Task:
-        return await self.resources.insert(task_id, change, actor)
+        async def write() -> Task:
+            return await self.resources.insert(task_id, change, actor)
+
+        return await holding_key(self.collection, change.fields.get("open"), write)
 
     async def get(self, task_id: str) -> Task:
         return await self.resources.get(task_id)
@@ -175,7 +179,10 @@ class MongoTasks:
 
     @guarded
     async def change(self, task_id: str, decide: DecideTask, actor: Actor) -> Task:
-        return _made(await self.resources.change({"_id": task_id}, decide, actor))
+        try:
+            return _made(await self.resources.change({"_id": task_id}, decide, actor))
+        except DuplicateKeyError as error:
+            raise await why_not_open(self.collection, task_id) from error
 
     @guarded
     async def change_leased(
