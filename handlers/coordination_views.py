@@ -7,6 +7,7 @@ from typing import Any
 from hive.agents import AgentStatus
 from hive.coordination import HiveControl
 from hive.coordination_ports import CapabilityUse, Leader, QueueDepth
+from hive.diagnosis import CAUSES, Diagnosis
 from hive.nodes import NodeInfo
 
 View = dict[str, Any]
@@ -57,3 +58,27 @@ def leader_view(leader: Leader) -> View:
         "expires_at": leader.expires_at,
         "current": leader.is_current,
     }
+
+
+def diagnosis_view(task: Task, diagnosis: Diagnosis | None) -> View:
+    """The schema `TaskDiagnosis`."""
+    view: View = {
+        "task_id": task.task_id,
+        "name": task.spec.name,
+        "status": task.status,
+        "version": task.version,
+        "created_at": task.created_at,
+        "waits": diagnosis is not None,
+        "required_capabilities": task.spec.required_capabilities,
+    }
+    if diagnosis is None:
+        return view
+    detail, remedy = CAUSES[diagnosis.cause]
+    view |= {"cause": diagnosis.cause, "detail": detail, "remedy": remedy}
+    if diagnosis.waiting_on:
+        view["waiting_on"] = diagnosis.waiting_on
+    if diagnosis.run_at is not None:
+        view["run_at"] = diagnosis.run_at
+    if diagnosis.concurrency_key is not None:
+        view["concurrency_key"] = diagnosis.concurrency_key
+    return view

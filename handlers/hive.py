@@ -8,6 +8,7 @@ from typing import Any
 from handlers.context import Context, Reply
 from handlers.coordination_views import (
     capability_view,
+    diagnosis_view,
     hive_view,
     leader_view,
     node_view,
@@ -16,8 +17,10 @@ from handlers.coordination_views import (
 from hive import coordination as machine
 from hive.coordination import HiveAction
 from hive.tasks import TaskStatus
+from hive.diagnosis import diagnose
 
 MOST_ROWS = 1_000
+DIAGNOSIS = "/api/v1/hive/diagnosis"
 """Of each list in the topology."""
 
 
@@ -74,3 +77,28 @@ async def get_hive_topology(context: Context) -> Reply:
             "time": datetime.now(UTC),
         }
     )
+
+
+async def list_diagnoses(
+    context: Context, *, limit: int, cursor: str | None, fields: list[str] | None
+) -> Reply:
+    """The tasks that wait, oldest first, each with its cause."""
+    diagnoses = context.services.coordination.diagnoses
+    page = open_page(
+        context, "list_diagnoses", DIAGNOSIS, cursor=cursor, limit=limit, fields=fields, query={}
+    )
+    tasks = await diagnoses.waiting(after=page.position, limit=limit + 1)
+    shown = tasks[:limit]
+    snapshot = await diagnoses.snapshot(shown)
+    return page.reply(
+        [diagnosis_view(task, diagnose(task, snapshot)) for task in shown],
+        last=shown[-1].task_id if len(tasks) > limit else None,
+    )
+
+
+async def get_task_diagnosis(context: Context, *, task_id: str) -> Reply:
+    """Why one task waits."""
+    services = context.services
+    task = await services.tasks.get(task_id)
+    snapshot = await services.coordination.diagnoses.snapshot([task])
+    return Reply(diagnosis_view(task, diagnose(task, snapshot)))

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from hive.changes import Actor, Change
 from hive.coordination import HiveControl
+from hive.diagnosis import Snapshot
+from hive.tasks import Task
 
 DecideHive = Callable[[HiveControl], Change | None]
 
@@ -75,9 +77,20 @@ class Topology(Protocol):
         """The duties that were ever held, by name."""
 
 
+class Diagnoses(Protocol):
+    """What is needed to say why tasks wait."""
+
+    async def waiting(self, *, after: str | None, limit: int) -> Sequence[Task]:
+        """Tasks that wait for something, the oldest first, behind the identifier `after`."""
+
+    async def snapshot(self, tasks: Sequence[Task]) -> Snapshot:
+        """The hive as far as it concerns these tasks. Its parts are read one after the other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Coordination:
     """What the operations of the tag `hive` reach."""
 
     hive: Hive
     topology: Topology
+    diagnoses: Diagnoses

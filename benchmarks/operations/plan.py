@@ -278,6 +278,9 @@ class Preparation:
         return self._same(count, "POST", "/api/v1/auth/ws-tickets", {})
 
     def _refresh(self, count: int) -> Iterator[Request]:
+    def _get_task_diagnosis(self, count: int) -> Iterator[Request]:
+        return (self._request("GET", f"{self._any_task()}/diagnosis") for _ in range(count))
+
         for _ in range(count):
             body = {"refresh_token": self._new_user().refresh_token}
             yield self._request("POST", "/api/v1/auth/refresh", body=body)

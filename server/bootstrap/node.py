@@ -343,12 +343,14 @@ def _make_services(
         version=_version(),
         readiness=engine.readiness.check,
         item_fields={
+        coordination=Coordination(
+            hive=store.hive, topology=store.topology, diagnoses=store.diagnoses
+        ),
             name: operation.item_fields
             for name, operation in interface.contract.operations.items()
             if operation.item_fields is not None
         },
     )
-        coordination=Coordination(hive=store.hive, topology=store.topology),
 
 
 async def _prepare_first_start(

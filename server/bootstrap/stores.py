@@ -20,6 +20,7 @@ from storage.mongo.client import (
 )
 from storage.mongo.coordination import MongoHive, MongoTopology
 from storage.mongo.events import MongoEventLog
+from storage.mongo.diagnosis import MongoDiagnoses
 from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
@@ -57,6 +58,7 @@ class Store:
     topology: MongoTopology
 
 
+    diagnoses: MongoDiagnoses
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
     """Connect to MongoDB and make its indexes. Raises Unavailable."""
     client = open_client(uri)
@@ -76,6 +78,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
     await old.prepare()
+    hive = MongoHive(database)
     for prepared in (agents, tasks, logs, notices, events, audit, idempotency, nodes):
         await prepared.prepare()
     return Store(
@@ -92,12 +95,13 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         idempotency=idempotency,
         old=old,
         nodes=nodes,
-        hive=MongoHive(database),
+        hive=hive,
         topology=MongoTopology(database),
     )
 
 
 async def open_sql(stack: AsyncExitStack, settings: Settings, directory: DataDirectory) -> Database:
+        diagnoses=MongoDiagnoses(database, hive),
     """Connect to SQL and bring its schema up to date."""
     url = settings.sql_url.get_secret_value() or f"sqlite:///{directory.sqlite_path}"
     database = Database(url)

@@ -16,6 +16,8 @@ from storage.mongo.client import Database, Document, guarded
 from storage.mongo.resources import ATTEMPTS, Committed, Resources
 
 COLLECTION: Final = "hive"
+_CAPABILITIES: Final = {"$arrayElemAt": [{"$split": ["$capability_key", "?"]}, 0]}
+"""The key of a queue without the labels that its tasks require."""
 
 
 class MongoHive:
@@ -100,7 +102,7 @@ class MongoTopology:
                 {"$match": {"status": TaskStatus.QUEUED.value}},
                 {
                     "$group": {
-                        "_id": {"key": "$capability_key", "priority": "$priority"},
+                        "_id": {"key": _CAPABILITIES, "priority": "$priority"},
                         "required": {"$first": "$required_capabilities"},
                         "tasks": {"$sum": 1},
                         "oldest": {"$min": "$queued_at"},

@@ -28,7 +28,14 @@ AGENT_OPERATIONS = (
     "claim_leases",
     "unregister_agent",
 )
-TASK_OPERATIONS = ("get_task", "get_task_logs", "get_task_status", "update_task", "cancel_task")
+TASK_OPERATIONS = (
+    "get_task",
+    "get_task_logs",
+    "get_task_status",
+    "get_task_diagnosis",
+    "update_task",
+    "cancel_task",
+)
 USER_OPERATIONS = (
     "get_user",
     "update_user",
@@ -42,6 +49,7 @@ SIGNING_KEY_OPERATIONS = ("get_signing_key", "revoke_signing_key")
 LISTS = {
     "list_agents": "agents",
     "list_tasks": "tasks",
+    "list_diagnoses": "hive/diagnosis",
     "list_events": "events",
     "list_users": "users",
     "list_user_sessions": "users/{user_id}/sessions",

@@ -98,6 +98,8 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "get_hive_status": READERS,
     "get_hive_topology": READERS,
     "control_hive": ADMINS,
+    "list_diagnoses": READERS,
+    "get_task_diagnosis": READERS,
     "list_events": READERS,
 }
 NOBODIES: Final = {
