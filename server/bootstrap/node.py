@@ -363,6 +363,7 @@ async def _prepare_first_start(
         identity.authenticator,
         admin_password=settings.admin_password.get_secret_value() or None,
         operator_key=directory.find_operator_key(),
+        node_id=directory.node_id(),
     )
     if first_start.operator_key is not None:
         directory.write_operator_key(first_start.operator_key)
