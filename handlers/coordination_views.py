@@ -9,6 +9,7 @@ from hive.coordination import HiveControl
 from hive.coordination_ports import CapabilityUse, Leader, QueueDepth
 from hive.diagnosis import CAUSES, Diagnosis
 from hive.nodes import NodeInfo
+from hive.tasks import Task
 
 View = dict[str, Any]
 

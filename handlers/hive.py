@@ -14,13 +14,14 @@ from handlers.coordination_views import (
     node_view,
     queue_depth_view,
 )
+from handlers.pages import open_page
 from hive import coordination as machine
 from hive.coordination import HiveAction
-from hive.tasks import TaskStatus
 from hive.diagnosis import diagnose
+from hive.tasks import TaskStatus
 
-MOST_ROWS = 1_000
 DIAGNOSIS = "/api/v1/hive/diagnosis"
+MOST_ROWS = 1_000
 """Of each list in the topology."""
 
 

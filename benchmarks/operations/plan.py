@@ -270,6 +270,9 @@ class Preparation:
             path = f"/api/v1/agents/{self._new_agent()[0]}/control"
             yield self._request("POST", path, body={"action": "pause"})
 
+    def _get_task_diagnosis(self, count: int) -> Iterator[Request]:
+        return (self._request("GET", f"{self._any_task()}/diagnosis") for _ in range(count))
+
     def _control_hive(self, count: int) -> Iterator[Request]:
         # A paused hive would leave the claims of the others without work.
         return self._same(count, "POST", "/api/v1/hive/control", {"action": "resume"})
@@ -278,9 +281,6 @@ class Preparation:
         return self._same(count, "POST", "/api/v1/auth/ws-tickets", {})
 
     def _refresh(self, count: int) -> Iterator[Request]:
-    def _get_task_diagnosis(self, count: int) -> Iterator[Request]:
-        return (self._request("GET", f"{self._any_task()}/diagnosis") for _ in range(count))
-
         for _ in range(count):
             body = {"refresh_token": self._new_user().refresh_token}
             yield self._request("POST", "/api/v1/auth/refresh", body=body)

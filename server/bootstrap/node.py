@@ -241,21 +241,28 @@ def _make_engine(
     doorbell: HubDoorbell | None,
     node_id: str,
 ) -> _Engine:
-    dispatcher = NodeDispatcher(
-        store.tasks,
-        store.tasks,
     gate = HiveGate(store.hive)
     store.hive.on_commit(gate.committed)
     hub.subscribe(gate.heard)
+    dispatcher = NodeDispatcher(
+        store.tasks,
+        store.tasks,
         store.agents,
         TypeIdentifiers(),
         lease_seconds=settings.lease_seconds,
+        gate=gate,
     )
+    gate.on_open(dispatcher.wake)
     presence = NodePresence(store.agents, store.tasks)
     releaser = Releaser(store.tasks, store.sweeps)
-        gate=gate,
-    for committed in (dispatcher.committed, presence.committed, releaser.committed):
-    gate.on_open(dispatcher.wake)
+    task_waits = NodeTaskWaits(store.tasks)
+    hub.subscribe(task_waits.heard)
+    for committed in (
+        dispatcher.committed,
+        presence.committed,
+        releaser.committed,
+        task_waits.committed,
+    ):
         store.tasks.on_commit(committed)
     hub.subscribe(dispatcher.heard)
     recorder = Recorder(
@@ -271,7 +278,10 @@ def _make_engine(
         grace=settings.cancel_grace_seconds,
         agent_timeout=settings.agent_timeout_seconds,
     )
-    reaper = Reaper(store.tasks, store.sweeps, presence, releaser, periods)
+    batches = NodeBatches(store.batches, store.tasks, releaser)
+    reaper = Reaper(
+        store.tasks, store.sweeps, presence, releaser, periods, interrupted=(batches,)
+    )
     relay = OutboxRelay(identity.outbox, store.notices)
     identity.outbox.on_commit(relay.wake)
     recording_duty = Duty(recording.DUTY, store.leadership, node_id, recorder.work)
@@ -336,6 +346,9 @@ def _make_services(
         dependencies=engine.releaser,
         presence=engine.presence,
         nodes=store.nodes,
+        coordination=Coordination(
+            hive=store.hive, topology=store.topology, diagnoses=store.diagnoses
+        ),
         identifiers=TypeIdentifiers(),
         cursors=SignedCursors(keys.cursors),
         documents=interface.contract,
@@ -343,9 +356,6 @@ def _make_services(
         version=_version(),
         readiness=engine.readiness.check,
         item_fields={
-        coordination=Coordination(
-            hive=store.hive, topology=store.topology, diagnoses=store.diagnoses
-        ),
             name: operation.item_fields
             for name, operation in interface.contract.operations.items()
             if operation.item_fields is not None

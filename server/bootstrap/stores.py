@@ -19,8 +19,8 @@ from storage.mongo.client import (
     require_reachable,
 )
 from storage.mongo.coordination import MongoHive, MongoTopology
-from storage.mongo.events import MongoEventLog
 from storage.mongo.diagnosis import MongoDiagnoses
+from storage.mongo.events import MongoEventLog
 from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
@@ -56,9 +56,9 @@ class Store:
     nodes: MongoNodes
     hive: MongoHive
     topology: MongoTopology
-
-
     diagnoses: MongoDiagnoses
+
+
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
     """Connect to MongoDB and make its indexes. Raises Unavailable."""
     client = open_client(uri)
@@ -75,11 +75,11 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     audit = MongoAudit(database)
     idempotency = MongoIdempotency(database)
     nodes = MongoNodes(database)
+    hive = MongoHive(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
     await old.prepare()
-    hive = MongoHive(database)
-    for prepared in (agents, tasks, logs, notices, events, audit, idempotency, nodes):
+    for prepared in (agents, tasks, batches, logs, notices, events, audit, idempotency, nodes):
         await prepared.prepare()
     return Store(
         agents=agents,
@@ -97,11 +97,11 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         nodes=nodes,
         hive=hive,
         topology=MongoTopology(database),
+        diagnoses=MongoDiagnoses(database, hive),
     )
 
 
 async def open_sql(stack: AsyncExitStack, settings: Settings, directory: DataDirectory) -> Database:
-        diagnoses=MongoDiagnoses(database, hive),
     """Connect to SQL and bring its schema up to date."""
     url = settings.sql_url.get_secret_value() or f"sqlite:///{directory.sqlite_path}"
     database = Database(url)

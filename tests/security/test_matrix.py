@@ -97,9 +97,9 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "get_task_status": READERS,
     "get_hive_status": READERS,
     "get_hive_topology": READERS,
-    "control_hive": ADMINS,
     "list_diagnoses": READERS,
     "get_task_diagnosis": READERS,
+    "control_hive": ADMINS,
     "list_events": READERS,
 }
 NOBODIES: Final = {
