@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from server import cli_audit, cli_contract, cli_keys, cli_system, cli_users
+from server import cli_audit, cli_contract, cli_keys, cli_stores, cli_system, cli_users
 from server.cli_exits import INTERRUPTED, read_settings, refuse
 from server.data_directory import DataDirectoryError
 from server.embedded import EmbeddedMongoError
@@ -35,6 +35,7 @@ app.add_typer(cli_audit.app, name="audit")
 app.add_typer(cli_users.app, name="user")
 app.add_typer(cli_system.app, name="system")
 app.add_typer(cli_contract.app, name="contract")
+app.add_typer(cli_stores.app, name="database")
 
 
 def main() -> None:
@@ -69,6 +70,7 @@ def serve() -> None:
     import uvloop  # noqa: PLC0415
 
     from hive.errors import Unavailable  # noqa: PLC0415
+    from hive.store_schema import StoreRefused  # noqa: PLC0415
     from server import bootstrap  # noqa: PLC0415
     from server.binding import BindingError  # noqa: PLC0415
     from server.documents import ContractError  # noqa: PLC0415
@@ -86,6 +88,7 @@ def serve() -> None:
         DataDirectoryError,
         EmbeddedMongoError,
         SettingsError,
+        StoreRefused,
         Unavailable,
     ) as error:
         raise refuse(str(error)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from storage.mongo.events import MongoEventLog
 from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
+from storage.mongo.migrations import MongoSchema
 from storage.mongo.nodes import MongoNodes
 from storage.mongo.notices import MongoNotices
 from storage.mongo.retention import MongoOldData
@@ -60,7 +62,7 @@ class Store:
 
 
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
-    """Connect to MongoDB and make its indexes. Raises Unavailable."""
+    """Connect to MongoDB, make its indexes, migrate. Raises StoreRefused, Unavailable."""
     client = open_client(uri)
     stack.push_async_callback(client.close)
     stream_client = open_stream_client(uri)
@@ -78,9 +80,12 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     hive = MongoHive(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
+    schema = MongoSchema(database)
+    await schema.check()
     await old.prepare()
     for prepared in (agents, tasks, batches, logs, notices, events, audit, idempotency, nodes):
         await prepared.prepare()
+    await schema.migrate(uuid.uuid4().hex)
     return Store(
         agents=agents,
         tasks=tasks,
