@@ -25,6 +25,8 @@ from server.tls_redirect import HTTPS_PORT, make_redirect_app
 
 READY_SECONDS = 10.0
 DRAIN_POLL_SECONDS = 0.05
+LEAVING_SECONDS = 0.3
+LAST_WORDS_SECONDS = 0.1
 CLOSE_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
@@ -130,16 +132,23 @@ def _listen_for_pages(settings: Settings, url: str) -> HTTPServer | None:
 
 
 async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
-    """Stop to accept, send sockets away, let requests end for so long, close what is left."""
+    """Send everybody away, stop to accept, let requests end for so long, close what is left.
+
+    1. The node is not ready. Each answer ends its connection, sockets end with 1012, claims wait no
+    longer. It still accepts for a moment: whoever chose this node just now is answered.
+    2. It takes what waits in the queue of the kernel, and listens no longer.
+    3. What is under way ends; what has just come in has a moment to be read.
+    """
     deadline = time.monotonic() + seconds
     log.info("server.draining", seconds=seconds)
     node.readiness.drain()
     node.signs.drain()
     node.app.pipeline.draining = True
-    server.stop()
     node.links.prepare_stop()
     await node.dispatcher.stop()
-    await node.peers.drain(seconds / 2)
+    await asyncio.gather(node.peers.drain(seconds / 2), asyncio.sleep(LEAVING_SECONDS))
+    server.stop()
+    await asyncio.sleep(LAST_WORDS_SECONDS)
     while node.app.pipeline.running and time.monotonic() < deadline:  # noqa: ASYNC110 - a number
         await asyncio.sleep(DRAIN_POLL_SECONDS)
     with suppress(TimeoutError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 
 import pytest
 
@@ -12,13 +11,13 @@ from tests.identity.conftest import postgres_server
 __all__ = ["postgres_server"]
 
 
-@pytest.fixture
-def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def sql_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PostgreSQL where there is one, else one SQLite file for all of the nodes."""
     try:
         server = str(request.getfixturevalue("postgres_server"))
     except pytest.skip.Exception:
-        return f"sqlite:///{tmp_path / 'identities.sqlite3'}"
+        return f"sqlite:///{tmp_path_factory.mktemp('sql') / 'identities.sqlite3'}"
     import psycopg  # noqa: PLC0415 - not on every machine; `postgres_server` skips first there
 
     name = f"t{uuid.uuid4().hex}"

@@ -28,6 +28,7 @@ SETTINGS: Mapping[str, str] = {
     "HEARTBEAT_SECONDS": "1",
     "AGENT_TIMEOUT_SECONDS": "5",
     "RATE_LIMIT_ENABLED": "false",
+    "TRUSTED_PROXIES": "127.0.0.1/32",
     "LOAD_SHEDDING_ENABLED": "false",
 }
 
@@ -36,6 +37,16 @@ class ClusterNode(ServerProcess):
     """One server of several."""
 
     url: str = ""
+
+    def listens(self) -> None:
+        """Wait for it; from now on it starts on this port again, where nginx looks for it."""
+        self.url = self.wait_until_it_listens()
+        self._environment["AGENTZERO_PORT"] = str(self.port)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
     @property
     def node_id(self) -> str:
@@ -64,7 +75,7 @@ class Cluster:
         for node in missing:
             node.launch()
         for node in missing:
-            node.url = node.wait_until_it_listens()
+            node.listens()
 
     def holder(self, duty: str) -> ClusterNode:
         """The node that has the duty, by its lease."""

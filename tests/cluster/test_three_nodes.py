@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from agentzero_client import AsyncClient
 from server.duties import LEASE_SECONDS, RETRY_SECONDS
 from tests.api.running import Agent, Api, found
+from tests.cluster.load import Load
 from tests.cluster.nodes import (
     FAILOVER_SECONDS,
     Cluster,
@@ -18,17 +21,42 @@ from tests.cluster.nodes import (
     running_cluster,
     seqs_without_a_hole,
 )
+from tests.edge.certificates import write_pair
+from tests.edge.proxying import NAME, Proxy, find_nginx, running_nginx
 
+PROGRAM = find_nginx()
 PATIENCE_SECONDS = 30.0
 """How late a busy machine may be; how fast it goes is measured by `make bench`."""
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, mongodb_uri: str, redis_url: str, sql_url: str) -> Any:
-    """Three nodes, ready or about to be."""
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str, redis_url: str, sql_url: str
+) -> Iterator[Cluster]:
+    """Three nodes."""
     with running_cluster(
-        tmp_path, mongodb_uri=mongodb_uri, redis_url=redis_url, sql_url=sql_url
+        tmp_path_factory.mktemp("cluster"),
+        mongodb_uri=mongodb_uri,
+        redis_url=redis_url,
+        sql_url=sql_url,
     ) as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(shared: Cluster) -> Cluster:
+    """Three nodes that run, whatever the test before did with them."""
+    shared.start()
+    return shared
+
+
+@pytest.fixture
+def proxy(cluster: Cluster, tmp_path: Path) -> Iterator[Proxy]:
+    """Nginx in front of the nodes."""
+    if PROGRAM is None:
+        pytest.skip("no nginx (on Debian: apt-get install nginx-light)")
+    pair = write_pair(tmp_path, "proxy", names=(NAME,), addresses=())
+    with running_nginx(PROGRAM, tmp_path, pair, *(node.port for node in cluster.nodes)) as running:
         yield running
 
 
@@ -96,6 +124,52 @@ async def test_a_killed_node_is_replaced(cluster: Cluster) -> None:
             await work_goes_on(back, first)
             newest = await seqs_without_a_hole(first)
             assert await seqs_without_a_hole(back) >= newest
+
+
+@pytest.mark.timeout(180)
+async def test_nobody_notices_that_a_node_is_replaced(cluster: Cluster, proxy: Proxy) -> None:
+    """SIGTERM under load behind nginx: no request fails, and it ends with 0 within 15 s."""
+    await cluster.ready()
+    await _replace(cluster, proxy, cluster.nodes[:1])
+
+
+@pytest.mark.more
+@pytest.mark.timeout(600)
+async def test_nobody_notices_that_all_nodes_are_replaced(cluster: Cluster, proxy: Proxy) -> None:
+    """A rolling restart, three times around."""
+    await cluster.ready()
+    await _replace(cluster, proxy, [*cluster.nodes] * 3)
+
+
+async def _replace(cluster: Cluster, proxy: Proxy, replaced: Sequence[ClusterNode]) -> None:
+    async with logged_in(cluster, cluster.nodes[-1]) as (direct,):
+        credential = str(direct.credential)
+    trust = ssl.create_default_context(cafile=proxy.directory / "proxy.pem")
+    address = f"https://{NAME}:{proxy.port}"
+    async with (
+        Load(address, credential, trust) as load,
+        AsyncClient(address, token=credential, tls=trust) as watching,
+        watching.watch(["task.created"]) as watch,
+    ):
+        for node in replaced:
+            await load.goes_on()
+            code = await asyncio.to_thread(node.stop, 15.0)
+            assert code == 0, node.log_path.read_text()[-4_000:]
+            await load.goes_on()
+            if node is not replaced[-1]:
+                await asyncio.to_thread(_start, node)
+        await load.stop()
+        assert load.failures == []
+        seen: set[str] = set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not load.submitted <= seen:
+                event = await anext(watch)
+                seen.add(str(event.subject))
+
+
+def _start(node: ClusterNode) -> None:
+    node.launch()
+    node.listens()
 
 
 @pytest.mark.more
