@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from hive.changes import ABSENT, Change
 from hive.errors import Conflict, IllegalTransition
+from hive.preconditions import ANY, read_tags, read_version
+from hive.queue_order import climb
 from hive.task_bodies import read_time
 from hive.task_spec import PRIORITY_RANKS, TaskPriority, TaskSpec, Timeouts
-from hive.tasks import Task, TaskStatus
+from hive.tasks import ENDED, Task, TaskStatus
 
 _S = TaskStatus
 WAITING: Final = (_S.SCHEDULED, _S.BLOCKED, _S.QUEUED)
@@ -61,6 +63,19 @@ def open_mark(owner: str, spec: TaskSpec) -> dict[str, str]:
     return {"owner": owner, **key}
 
 
+def read_seen(if_none_match: str | None) -> frozenset[int] | None:
+    """The versions in the tags of `If-None-Match`; None for no such field and for `*`."""
+    if if_none_match is None or if_none_match.strip() == ANY:
+        return None
+    found = (read_version(tag) for tag in read_tags(if_none_match))
+    return frozenset(version for version in found if version is not None)
+
+
+def is_awaited(status: str, version: int, seen: frozenset[int] | None) -> bool:
+    """Whether somebody who waits for a task is told now: it ended, or is none of what they saw."""
+    return status in ENDED or (seen is not None and version not in seen)
+
+
 def read_update(body: Mapping[str, Any]) -> TaskUpdate:
     """What a `TaskUpdate` of the contract asks for. Raises Invalid."""
     given = dict(body)
@@ -93,7 +108,7 @@ def update(task: Task, wanted: TaskUpdate) -> Change | None:
             f"The task has begun {task.attempt} attempts; max_attempts has to be more."
         )
     if wanted.priority not in (None, task.spec.priority):
-        fields |= _place(wanted.priority)
+        fields |= _place(task, wanted.priority)
     if wanted.run_at is not None and wanted.run_at != task.run_at:
         # A queued task goes back to where tasks wait for their time.
         fields |= {"run_at": wanted.run_at, "status": _S.SCHEDULED, "queued_at": ABSENT}
@@ -102,8 +117,9 @@ def update(task: Task, wanted: TaskUpdate) -> Change | None:
     return Change("task.updated", fields) if fields else None
 
 
-def _place(priority: TaskPriority) -> dict[str, Any]:
-    return {"priority": priority, "rank": PRIORITY_RANKS[priority]}
+def _place(task: Task, priority: TaskPriority) -> dict[str, Any]:
+    climbs = climb(task.spec, priority) if task.status is _S.QUEUED else {}
+    return {"priority": priority, "rank": PRIORITY_RANKS[priority], **climbs}
 
 
 def _timeouts(task: Task, timeouts: Timeouts) -> dict[str, Any]:

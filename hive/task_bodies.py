@@ -5,18 +5,22 @@ Tasks that are submitted one by one, many at once or by a schedule are read by t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from hive.errors import Invalid
 from hive.task_spec import (
+    AgentLabels,
     Backoff,
     BackoffKind,
     Concurrency,
+    ConcurrencyStrategy,
     Deduplication,
     DependencyPolicy,
+    Fairness,
     OnDuplicate,
+    Sticky,
     TaskPriority,
     TaskSpec,
     Timeouts,
@@ -28,23 +32,16 @@ def read_task_body(body: Mapping[str, Any]) -> TaskSpec:
     given: dict[str, Any] = {**body}
     for name in ("dependencies", "required_capabilities", "non_retryable"):
         given[name] = tuple(body.get(name, ()))
-    if "priority" in body:
-        given["priority"] = TaskPriority(body["priority"])
-    if "on_dependency_failure" in body:
-        given["on_dependency_failure"] = DependencyPolicy(body["on_dependency_failure"])
-    if "backoff" in body:
-        given["backoff"] = Backoff(
-            **{**body["backoff"], "kind": BackoffKind(body["backoff"]["kind"])}
-        )
-    if "timeouts" in body:
-        given["timeouts"] = Timeouts(**body["timeouts"])
-    if "concurrency" in body:
-        given["concurrency"] = Concurrency(**body["concurrency"])
-    if "deduplication" in body:
-        given["deduplication"] = read_deduplication(body["deduplication"])
-    if "run_at" in body:
-        given["run_at"] = read_time(body["run_at"], "/run_at")
+    for name, read in _READ.items():
+        if name in body:
+            given[name] = read(body[name])
     return TaskSpec(**given)
+
+
+def read_concurrency(given: Mapping[str, Any]) -> Concurrency:
+    """The concurrency in a `TaskCreate`, or in a stored task."""
+    strategy = ConcurrencyStrategy(given.get("strategy", ConcurrencyStrategy.QUEUE))
+    return Concurrency(given["key"], given["limit"], strategy)
 
 
 def read_deduplication(given: Mapping[str, str]) -> Deduplication:
@@ -62,3 +59,17 @@ def read_time(value: str, pointer: str) -> datetime:
         return datetime.fromisoformat(value).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise Invalid("That time does not exist here.", pointer=pointer) from error
+
+
+_READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "priority": TaskPriority,
+    "on_dependency_failure": DependencyPolicy,
+    "backoff": lambda given: Backoff(**{**given, "kind": BackoffKind(given["kind"])}),
+    "timeouts": lambda given: Timeouts(**given),
+    "concurrency": read_concurrency,
+    "fairness": lambda given: Fairness(**given),
+    "agent_labels": lambda given: AgentLabels(**given),
+    "sticky": lambda given: Sticky(**given),
+    "deduplication": read_deduplication,
+    "run_at": lambda given: read_time(given, "/run_at"),
+}

@@ -10,15 +10,20 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
+from hive import attempts
 from hive.changes import ABSENT, NOW, After, Append, Change, Plus, Without
 from hive.errors import IllegalTransition, LeaseLost
 from hive.leases import LeaseProof, NewLease, TaskLease
+from hive.matching import queue_key
+from hive.queue_order import place
 from hive.raw_json import RawJson
 from hive.submission import open_mark
-from hive.task_spec import PRIORITY_RANKS, Backoff, DependencyPolicy, TaskSpec, capability_key
-from hive.tasks import LEGAL_MOVES, Task, TaskError, TaskStatus
+from hive.task_spec import PRIORITY_RANKS, DependencyPolicy, TaskSpec
+from hive.tasks import LEGAL_MOVES, RetriesEnded, Task, TaskError, TaskStatus
 
 SPENT_LEASES_KEPT: Final = 100
+CANCELLED: Final = "cancelled"
+"""The reason of a cancellation that somebody asked for."""
 _S = TaskStatus
 
 
@@ -39,7 +44,8 @@ def submit(spec: TaskSpec, owner: str, waiting_on: tuple[str, ...]) -> Change:
         "dependencies": list(spec.dependencies),
         "waiting_on": list(waiting_on),
         "required_capabilities": list(spec.required_capabilities),
-        "capability_key": capability_key(spec.required_capabilities),
+        "capability_key": queue_key(spec),
+        "lane": spec.concurrency.key if spec.concurrency else "",
         "on_dependency_failure": spec.on_dependency_failure,
         "max_attempts": spec.max_attempts,
         "non_retryable": list(spec.non_retryable),
@@ -54,20 +60,27 @@ def submit(spec: TaskSpec, owner: str, waiting_on: tuple[str, ...]) -> Change:
         "description": spec.description,
         "parameters": spec.parameters,
         "backoff": spec.backoff,
+        "retry_seconds": spec.retry_seconds,
         "timeouts": spec.timeouts,
         "run_at": spec.run_at,
         "concurrency": spec.concurrency,
+        "fairness": spec.fairness,
+        "agent_labels": spec.agent_labels,
+        "sticky": spec.sticky,
         "deduplication": spec.deduplication,
     }
     fields.update({name: value for name, value in optional.items() if value is not None})
     if status is _S.QUEUED:
-        fields |= _queued_now()
+        fields |= _queued_now(spec)
+    if spec.concurrency is not None and spec.concurrency.cancels_oldest:
+        # Others may have to go: the reaper looks for this mark after a crash.
+        fields["supersede_pending"] = True
     if waiting_on:
         # Dependencies are looked at again behind the insert: the reaper does it after a crash.
         fields["settle_pending"] = True
     if spec.timeouts is not None and spec.timeouts.total_seconds is not None:
         fields["total_deadline"] = After(spec.timeouts.total_seconds)
-    return Change("task.created", fields)
+    return Change("task.created", fields | attempts.first_budget(spec))
 
 
 def start(lease: NewLease) -> Change:
@@ -77,7 +90,7 @@ def start(lease: NewLease) -> Change:
         "agent_id": lease.agent_id,
         "slot": lease.slot,
         "fence": Plus("fence"),
-        "expires_at": After(lease.seconds),
+        "expires_at": After(lease.seconds, at_most=attempts.HEARTBEAT),
     }
     if lease.key is not None:
         granted |= {"key": lease.key, "key_slot": lease.key_slot}
@@ -130,7 +143,7 @@ def fail(task: Task, proof: LeaseProof, error: TaskError, chance: float) -> Chan
         return None
     held = _require_lease(task, proof)
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"}, by_holder=True)
+        return _end(task, _S.CANCELLED, held, {"reason": task.reason or CANCELLED}, by_holder=True)
     final = not error.retryable or error.code in task.spec.non_retryable
     return _attempt_ended(task, held, error, final=final, chance=chance, by_holder=True)
 
@@ -139,26 +152,33 @@ def release(task: Task, proof: LeaseProof, reason: str | None) -> Change:
     """Give the task back unfinished. The attempt does not count; a cancelled one ends."""
     held = _require_lease(task, proof)
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"}, by_holder=True)
+        return _end(task, _S.CANCELLED, held, {"reason": task.reason or CANCELLED}, by_holder=True)
     _require_move(task, _S.QUEUED)
-    fields = {**_lease_over(held), **_queued_now(), "attempt": Plus("attempt", -1)}
+    over = _lease_over(task, held, by_holder=True)
+    # Back to its place: neither the wait nor the attempt was the task's.
+    fields = {**over, "queued_at": NOW, "attempt": Plus("attempt", -1)}
     if reason is not None:
         fields["reason"] = reason
     return Change("task.released", {"status": _S.QUEUED, **fields})
 
 
-def expire(task: Task, chance: float) -> Change:
-    """Take back a task whose lease is over: another attempt, failed, or cancelled as asked."""
+def expire(task: Task, chance: float, lease_seconds: float = 0.0) -> Change:
+    """Take back a task whose lease is over: another attempt, failed, or cancelled as asked.
+
+    `lease_seconds` is what leases get; one that was shorter was so for the task's heartbeat.
+    """
     if task.lease is None:
         raise IllegalTransition(f"Expected a running task with a lease, got {task.status}.")
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
-    error = TaskError("lease-expired", "The agent did not renew its lease in time.")
+        return _end(task, _S.CANCELLED, task.lease, {"reason": task.reason or CANCELLED})
+    error = attempts.loss(task, lease_seconds)
     return _attempt_ended(task, task.lease, error, final=False, chance=chance)
 
 
 def time_out(task: Task, what: str, chance: float) -> Change | None:
     """End what took too long: `queue` and `total` end the task, `execution` the attempt.
+
+    `retry` ends a task that waits for another attempt when its budget is over.
 
     A task that does not wait in the queue, or does not run, has nothing of that kind to end.
     """
@@ -166,22 +186,37 @@ def time_out(task: Task, what: str, chance: float) -> Change | None:
         return None
     if what == "execution" and task.lease is None:
         return None
+    if what == "retry":
+        return _end_of_budget(task)
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
+        return _end(task, _S.CANCELLED, task.lease, {"reason": task.reason or CANCELLED})
     error = TaskError(f"{what}-timeout", f"The {what} timeout of the task is over.")
     if what == "execution" and task.lease is not None:
         return _attempt_ended(task, task.lease, error, final=False, chance=chance)
-    return _end(task, _S.FAILED, task.lease, {"error": error})
+    ended = {"error": error, "retries_ended": RetriesEnded.TIMED_OUT}
+    return _end(task, _S.FAILED, task.lease, ended)
 
 
-def cancel(task: Task, reason: str = "cancelled") -> Change | None:
+def retry(task: Task) -> Change:
+    """Try a failed task again, by hand. Raises IllegalTransition for any other."""
+    if task.status is not _S.FAILED:
+        raise IllegalTransition(f"Expected a task that is failed, got {task.status}.")
+    again = {"status": _S.QUEUED, "open": open_mark(task.owner, task.spec), "reason": "retried"}
+    fields = {**attempts.granted_anew(task), **_queued_now(task.spec, task.agent_id), **again}
+    return Change("task.queued", fields)
+
+
+def cancel(task: Task, reason: str = CANCELLED) -> Change | None:
     """Cancel the task; one that runs is asked to stop first. Already cancelled changes nothing."""
     if task.status is _S.CANCELLED:
         return None
     if task.status is _S.RUNNING:
         if task.cancel_requested:
             return None
-        return Change("task.cancelling", {"cancel_requested": True, "cancel_requested_at": NOW})
+        asked: dict[str, Any] = {"cancel_requested": True, "cancel_requested_at": NOW}
+        if reason != CANCELLED:
+            asked["reason"] = reason
+        return Change("task.cancelling", asked)
     return _end(task, _S.CANCELLED, None, {"reason": reason})
 
 
@@ -189,7 +224,7 @@ def revoke(task: Task) -> Change | None:
     """Take the lease from an agent that did not obey a cancellation within the grace period."""
     if task.status is not _S.RUNNING or not task.cancel_requested:
         return None
-    return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
+    return _end(task, _S.CANCELLED, task.lease, {"reason": task.reason or CANCELLED})
 
 
 def promote(task: Task) -> Change | None:
@@ -198,7 +233,7 @@ def promote(task: Task) -> Change | None:
         return None
     if task.waiting_on:
         return Change("task.blocked", {"status": _S.BLOCKED, "run_at": ABSENT})
-    return Change("task.queued", {"status": _S.QUEUED, "run_at": ABSENT, **_queued_now()})
+    return Change("task.queued", {"status": _S.QUEUED, **_queued_now(task.spec, task.agent_id)})
 
 
 def dependency_ended(task: Task, dependency: str, status: TaskStatus) -> Change | Without | None:
@@ -223,7 +258,7 @@ def unblock(task: Task) -> Change | None:
     """Queue a blocked task that waits on nothing any more."""
     if task.status is not _S.BLOCKED or task.waiting_on:
         return None
-    return Change("task.queued", {"status": _S.QUEUED, **_queued_now()})
+    return Change("task.queued", {"status": _S.QUEUED, **_queued_now(task.spec)})
 
 
 def _require_move(task: Task, to: TaskStatus) -> None:
@@ -250,19 +285,28 @@ def _attempt_ended(
     chance: float,
     by_holder: bool = False,
 ) -> Change:
-    if final or task.attempt >= task.spec.max_attempts:
-        return _end(task, _S.FAILED, held, {"error": error}, by_holder=by_holder)
-    backoff = task.spec.backoff or Backoff()
-    # A lost lease has waited long enough already.
-    delay = 0.0 if error.code == "lease-expired" else backoff.delay_seconds(task.attempt, chance)
-    fields = {**_lease_over(held), "error": error}
+    why = attempts.verdict(task, final=final)
+    last = {"error": error, "retries_ended": why or RetriesEnded.BUDGET_USED}
+    failed = _end(task, _S.FAILED, held, last, by_holder=by_holder)
+    if why is not None:
+        return failed
+    delay = attempts.delay_seconds(task, error, chance)
+    fields = {**_lease_over(task, held, by_holder=by_holder), "error": error}
     if delay > 0.0:
         _require_move(task, _S.SCHEDULED)
         fields |= {"status": _S.SCHEDULED, "run_at": After(delay)}
     else:
         _require_move(task, _S.QUEUED)
-        fields |= {"status": _S.QUEUED, **_queued_now()}
-    return Change("task.retrying", fields)
+        fields |= {"status": _S.QUEUED, **_queued_now(task.spec, held.agent_id)}
+    return attempts.within_budget(task, Change("task.retrying", fields), delay, failed)
+
+
+def _end_of_budget(task: Task) -> Change | None:
+    if task.attempt <= task.attempts_before or task.status not in (_S.QUEUED, _S.SCHEDULED):
+        return None
+    error = task.error or TaskError("retry-budget-used", "The time for retries is over.")
+    ended = {"error": error, "retries_ended": RetriesEnded.BUDGET_USED}
+    return _end(task, _S.FAILED, None, ended)
 
 
 def _end(
@@ -274,7 +318,7 @@ def _end(
     by_holder: bool = False,
 ) -> Change:
     _require_move(task, status)
-    over = {} if held is None else _lease_over(held)
+    over = {} if held is None else _lease_over(task, held, by_holder=by_holder)
     if held is not None and by_holder:
         # Only its own end is the holder's to repeat: one whose lease was taken back has lost it.
         over["ended_by"] = {"lease_id": held.lease_id, "fence": held.fence}
@@ -287,8 +331,11 @@ def _end(
             "waiting_on": [],
             "queued_at": ABSENT,
             "total_deadline": ABSENT,
+            attempts.BUDGET: ABSENT,
             "run_at": ABSENT,
             "open": ABSENT,
+            "admission": ABSENT,
+            "reserved": ABSENT,
             # Whoever waits on this task is told next; the reaper looks for this mark after a crash.
             "release_pending": True,
             **fields,
@@ -296,14 +343,14 @@ def _end(
     )
 
 
-def _lease_over(held: TaskLease) -> dict[str, Any]:
+def _lease_over(task: Task, held: TaskLease, *, by_holder: bool) -> dict[str, Any]:
     return {
         "lease": ABSENT,
         # The event of this change carries the count of the log.
         "logs_held": ABSENT,
         "spent_leases": Append(
             "spent_leases",
-            {"lease_id": held.lease_id, "agent_id": held.agent_id},
+            attempts.spent(held, task, taken_back=not by_holder),
             SPENT_LEASES_KEPT,
         ),
     }
@@ -311,8 +358,8 @@ def _lease_over(held: TaskLease) -> dict[str, Any]:
 
 def _renewed(held: TaskLease, seconds: float) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(held).items() if value is not None}
-    return {**kept, "expires_at": After(seconds)}
+    return {**kept, "expires_at": After(seconds, at_most=attempts.HEARTBEAT)}
 
 
-def _queued_now() -> dict[str, Any]:
-    return {"queued_at": NOW, "run_at": ABSENT}
+def _queued_now(spec: TaskSpec, last_agent: str | None = None) -> dict[str, Any]:
+    return {"queued_at": NOW, "run_at": ABSENT, **place(spec, last_agent=last_agent)}

@@ -45,11 +45,23 @@ LEGAL_MOVES: Final[Mapping[TaskStatus, frozenset[TaskStatus]]] = {
 }
 ENDED: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 
+
+
+class RetriesEnded(StrEnum):
+    """Why a failed task was not tried again."""
+
+    ATTEMPTS_USED = "attempts-used"
+    NOT_RETRYABLE = "not-retryable"
+    BUDGET_USED = "budget-used"
+    TIMED_OUT = "timed-out"
+
+
 SUMMARY_FIELDS: Final = (
     "name", "description", "priority", "status", "owner", "agent_id", "attempt", "max_attempts",
-    "dependencies", "waiting_on", "required_capabilities", "on_dependency_failure", "labels",
-    "progress", "error", "reason", "cancel_requested", "log_count", "run_at", "started_at",
-    "ended_at", "version", "created_at", "updated_at",
+    "dependencies", "waiting_on", "required_capabilities", "agent_labels", "sticky",
+    "on_dependency_failure", "labels",
+    "progress", "error", "retries_ended", "reason", "cancel_requested", "log_count", "run_at",
+    "started_at", "ended_at", "version", "created_at", "updated_at",
 )  # fmt: skip
 """What lists and events tell of a task, besides `task_id`: everything but the free-form values."""
 
@@ -61,6 +73,23 @@ class TaskError:
     code: str
     message: str
     retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LateResult:
+    """What an agent reported under a lease that was taken back. It counts for nothing.
+
+    `result_bytes` is the size of a result that was too large to keep.
+    """
+
+    attempt: int
+    agent_id: str
+    fence: int
+    status: TaskStatus
+    time: datetime
+    result: RawJson | None = None
+    result_bytes: int | None = None
+    error: TaskError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +118,9 @@ class Task:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     ended_by: LeaseProof | None = None
+    retries_ended: RetriesEnded | None = None
+    attempts_before: int = 0
+    late_result: LateResult | None = None
 
     @property
     def has_ended(self) -> bool:

@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     agent_timeout_seconds: int = Field(45, ge=1, le=3_600)
     max_open_tasks_per_owner: int = Field(100_000, ge=1, le=100_000_000)
     cancel_grace_seconds: int = Field(30, ge=1, le=3_600)
+    priority_age_seconds: float = Field(300, ge=0, le=86_400)
     task_retention_days: int = Field(30, ge=0, le=3_650)
     log_lines_per_task: int = Field(100_000, ge=100, le=10_000_000)
     event_retention_days: int = Field(7, ge=1, le=365)

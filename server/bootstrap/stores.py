@@ -12,6 +12,7 @@ from server.limit_table import StoreTimes
 from server.settings import Settings
 from storage.mongo.agents import MongoAgents
 from storage.mongo.audit import MongoAudit
+from storage.mongo.batches import MongoBatches
 from storage.mongo.client import (
     TIMEOUT_MS,
     open_client,
@@ -28,8 +29,9 @@ from storage.mongo.logs import MongoTaskLogs
 from storage.mongo.migrations import MongoSchema
 from storage.mongo.nodes import MongoNodes
 from storage.mongo.notices import MongoNotices
-from storage.mongo.retention import MongoOldData
 from storage.mongo.open_tasks import MongoOpenTasks
+from storage.mongo.retention import MongoOldData
+from storage.mongo.schedules import MongoSchedules
 from storage.mongo.stream import MongoChangeFeed
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
@@ -45,7 +47,9 @@ class Store:
 
     agents: MongoAgents
     tasks: MongoTasks
+    schedules: MongoSchedules
     open_tasks: MongoOpenTasks
+    batches: MongoBatches
     logs: MongoTaskLogs
     notices: MongoNotices
     events: MongoEventLog
@@ -69,9 +73,11 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     stack.push_async_callback(stream_client.close)
     database = open_database(client, settings.mongodb_database)
     agents = MongoAgents(database)
-    tasks = MongoTasks(database)
+    tasks = MongoTasks(database, priority_age_seconds=settings.priority_age_seconds)
+    schedules = MongoSchedules(database)
     logs = MongoTaskLogs(database, tasks, keep=settings.log_lines_per_task)
     old = MongoOldData(database)
+    batches = MongoBatches(database, tasks)
     notices = MongoNotices(database)
     events = MongoEventLog(database)
     audit = MongoAudit(database)
@@ -85,11 +91,14 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     await old.prepare()
     for prepared in (agents, tasks, batches, logs, notices, events, audit, idempotency, nodes):
         await prepared.prepare()
+    await schedules.prepare()
     await schema.migrate(uuid.uuid4().hex)
     return Store(
         agents=agents,
         tasks=tasks,
+        schedules=schedules,
         open_tasks=MongoOpenTasks(tasks.collection),
+        batches=batches,
         logs=logs,
         notices=notices,
         events=events,

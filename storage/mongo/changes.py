@@ -12,11 +12,12 @@ fragments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from hive.changes import ABSENT, NOW, Actor, After, Append, Change, Plus, Without
+from hive.changes import ABSENT, NOW, Actor, After, Append, Change, Deadline, Plus, Without
 from hive.events import check_type
 from hive.raw_json import RawJson
 
@@ -47,11 +48,30 @@ def update_pipeline(
     return [{"$set": assigned}, {"$set": {"event": {"$arrayToObject": [[keyed]]}}}]
 
 
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A value that storage has worked out itself, as an aggregation expression."""
+
+    value: Any
+
+
+def in_time(deadline: Deadline) -> dict[str, Any]:
+    """A query for what is within the deadline, or has none."""
+    last = {"$ifNull": [f"${deadline.name}", datetime.max.replace(tzinfo=UTC)]}
+    return {"$expr": {"$lte": [expression(After(deadline.seconds)), last]}}
+
+
 def expression(value: Any) -> Any:  # noqa: PLR0911 - one arm a mark
     """The aggregation expression of a mark or of a plain value."""
     match value:
-        case After(seconds):
+        case After(seconds, None):
             return {"$add": ["$$NOW", round(seconds * 1000)]} if seconds else "$$NOW"
+        case After(seconds, at_most):
+            # `$min` passes over what is not there.
+            fewer = {"$multiply": [f"${at_most}", 1000]}
+            return {"$add": ["$$NOW", {"$min": [round(seconds * 1000), fewer]}]}
+        case Expression(made):
+            return made
         case Plus(name, amount):
             return {"$add": [{"$ifNull": [f"${name}", 0]}, amount]}
         case Append(name, item, keep):

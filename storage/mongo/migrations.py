@@ -28,6 +28,7 @@ from pymongo.errors import DuplicateKeyError
 from hive.store_schema import StoreRefused, StoreSchema, check_readable
 from storage.mongo.client import Database, Document, guarded
 from storage.mongo.leadership import MongoLeadership
+from storage.mongo.queue_places import give_places
 
 SCHEMA: Final = "schema"
 STORE: Final = "store"
@@ -54,6 +55,8 @@ async def _nothing(_database: Database) -> None:
 
 MIGRATIONS: Final[Sequence[Migration]] = (
     Migration(1, 1, "The documents of releases that had no versions.", _nothing),
+    # Older nodes would queue tasks that newer ones don't see.
+    Migration(2, 2, "Tasks have a lane and a place in the queue.", give_places),
 )
 
 

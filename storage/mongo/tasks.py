@@ -12,21 +12,49 @@ from collections.abc import Sequence
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from hive.attempts import HEARTBEAT, LateReport
 from hive.changes import Actor, After, Change
 from hive.errors import LeaseLost, LeaseNotFound, SlotTaken, TaskNotFound
 from hive.leases import LeaseProof, NewLease
 from hive.ports import DecideTask, TaskFilter
+from hive.queue_order import DEFAULT_AGE_SECONDS
 from hive.tasks import SUMMARY_FIELDS, Task, TaskStatus
+from storage.mongo.admission import INDEXES as ADMISSION_INDEXES
+from storage.mongo.admission import Admission
+from storage.mongo.attempts import BUDGET_INDEX, WITHIN_BUDGET, keep_late_result
 from storage.mongo.changes import expression
 from storage.mongo.client import Database, Document, guarded, make_indexes
+from storage.mongo.fairness import FairTurns
 from storage.mongo.open_tasks import OPEN_INDEXES, holding_key, why_not_open
+from storage.mongo.queue_places import QueuePlaces, open_to
 from storage.mongo.resources import LABELS_INDEX, Committed, Resources, labelled
 from storage.mongo.task_documents import read_task
 
+LANES, KEYED = "queue_lanes", "queue_keyed"
+FIRST = [("queue_order", ASCENDING), ("_id", ASCENDING)]
 INDEXES = (
+    # A lane is a concurrency key, or "" for the tasks without one.
     IndexModel(
-        [("status", ASCENDING), ("capability_key", ASCENDING), ("rank", DESCENDING), ("_id", 1)],
-        name="queue",
+        [
+            ("status", ASCENDING),
+            ("capability_key", ASCENDING),
+            ("lane", ASCENDING),
+            ("queue_order", ASCENDING),
+            ("_id", ASCENDING),
+        ],
+        name=LANES,
+    ),
+    # Keys whose slots are all in use are passed over in the index, without reading a task.
+    IndexModel(
+        [
+            ("status", ASCENDING),
+            ("capability_key", ASCENDING),
+            ("queue_order", ASCENDING),
+            ("_id", ASCENDING),
+            ("concurrency.key", ASCENDING),
+        ],
+        name=KEYED,
+        partialFilterExpression={"concurrency.key": {"$exists": True}},
     ),
     IndexModel(
         [("lease.agent_id", ASCENDING), ("lease.slot", ASCENDING)],
@@ -105,19 +133,26 @@ INDEXES = (
         name="total_timeout",
         partialFilterExpression={"total_deadline": {"$exists": True}},
     ),
+    BUDGET_INDEX,
     IndexModel(
         [("logs_held", ASCENDING)],
         name="logs_held",
         partialFilterExpression={"logs_held": True},
     ),
 )
-WITHOUT_FREE_FORM = {"event": False, "parameters": False, "result": False}
+WITHOUT_FREE_FORM = {"event": False, "parameters": False, "result": False, "late_result": False}
 
 
 class MongoTasks:
     """The ports `hive.ports.Tasks` and `hive.duty_ports.Queue`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, priority_age_seconds: float = DEFAULT_AGE_SECONDS
+    ) -> None:
+        self._turns = FairTurns(database)
+        places = QueuePlaces(
+            database["tasks"], self._turns, priority_age_seconds=priority_age_seconds
+        )
         self.resources: Resources[Task] = Resources(
             database["tasks"],
             identifier="task_id",
@@ -125,7 +160,9 @@ class MongoTasks:
             read=read_task,
             missing=TaskNotFound,
             alive={},
+            prepare=places.complete,
         )
+        self.admission = Admission(self.resources)
         self.collection = self.resources.collection
         # Queued tasks with a concurrency key cost a claim one query more; most hives have none.
         self._keyed_queue = True
@@ -134,7 +171,8 @@ class MongoTasks:
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
-        await make_indexes(self.collection, (*INDEXES, *OPEN_INDEXES))
+        await make_indexes(self.collection, (*INDEXES, *OPEN_INDEXES, *ADMISSION_INDEXES))
+        await self._turns.prepare()
 
     def on_commit(self, callback: Committed) -> None:
         """Call back after each change made by this node."""
@@ -143,7 +181,9 @@ class MongoTasks:
     @guarded
     async def insert(self, task_id: str, change: Change, actor: Actor) -> Task:
         async def write() -> Task:
-            return await self.resources.insert(task_id, change, actor)
+            return await self.admission.insert(
+                change, lambda admitted: self.resources.insert(task_id, admitted, actor), actor
+            )
 
         return await holding_key(self.collection, change.fields.get("open"), write)
 
@@ -196,27 +236,25 @@ class MongoTasks:
         self, lease: NewLease, capability_keys: Sequence[str], change: Change, actor: Actor
     ) -> Task | None:
         # MongoDB merges the sorted ranges of the keys; the head of the queue costs one seek a key.
-        query: Document = {
-            "status": TaskStatus.QUEUED.value,
-            "capability_key": {"$in": list(capability_keys)},
-        }
-        if lease.key is None:
-            query["concurrency"] = {"$exists": False}
-        else:
-            query["concurrency.key"] = {"$eq": lease.key}
+        query = in_queue(capability_keys, lease.agent_id, lease.labels)
+        query["lane"] = {"$eq": lease.key or ""}
         try:
-            return await self.resources.save(
-                query, change, actor, sort=[("rank", DESCENDING), ("_id", ASCENDING)]
-            )
+            return await self.resources.save(query, change, actor, sort=FIRST, hint=LANES)
         except DuplicateKeyError as error:
             raise SlotTaken(agent_id=lease.agent_id, slot=lease.slot, key=lease.key) from error
+
+    async def keep_late_result(
+        self, proof: LeaseProof, report: LateReport, actor: Actor, *, agent_id: str | None
+    ) -> None:
+        """As `hive.ports.Tasks` says."""
+        await keep_late_result(self.resources, proof, report, actor, agent_id=agent_id)
 
     @guarded
     async def renew(self, proof: LeaseProof, seconds: float, *, agent_id: str | None) -> Task:
         # Not visible to anybody but the holder: no event, no new version.
         document = await self.collection.find_one_and_update(
             current(proof, agent_id),
-            [{"$set": {"lease.expires_at": expression(After(seconds))}}],
+            [{"$set": {"lease.expires_at": expression(After(seconds, at_most=HEARTBEAT))}}],
             projection=WITHOUT_FREE_FORM,
             return_document=ReturnDocument.AFTER,
         )
@@ -237,22 +275,39 @@ class MongoTasks:
 
     @guarded
     async def keyed_head(
-        self, capability_keys: Sequence[str], *, without: Sequence[str]
+        self,
+        capability_keys: Sequence[str],
+        *,
+        without: Sequence[str],
+        agent_id: str = "",
+        labels: Sequence[str] = (),
     ) -> tuple[str, int] | None:
         """As `hive.duty_ports.Queue` says."""
         if not self._keyed_queue:
             return None
-        head = await self.collection.find_one(
-            {
-                "status": TaskStatus.QUEUED.value,
-                "capability_key": {"$in": list(capability_keys)},
-                "concurrency.key": {"$nin": list(without)},
-            },
-            {"concurrency": True},
-            sort=[("rank", DESCENDING), ("_id", ASCENDING)],
+        query = in_queue(capability_keys, agent_id, labels)
+        keyed = await self.collection.find_one(
+            # Only with `$exists` is the partial index one that may be used.
+            {**query, "concurrency.key": {"$exists": True, "$nin": list(without)}},
+            {"concurrency": True, "queue_order": True},
+            sort=FIRST,
+            hint=KEYED,
         )
-        concurrency = head.get("concurrency") if head else None
-        return None if concurrency is None else (concurrency["key"], concurrency["limit"])
+        if keyed is None:
+            return None
+        plain = await self.collection.find_one(
+            {**query, "lane": ""}, {"queue_order": True}, sort=FIRST, hint=LANES
+        )
+        if plain is not None and _order(plain) < _order(keyed):
+            return None
+        return keyed["concurrency"]["key"], keyed["concurrency"]["limit"]
+
+    @guarded
+    async def slots_in_use(self, agent_id: str) -> set[int]:
+        held = self.collection.find(
+            {"lease.agent_id": agent_id}, {"_id": False, "lease.slot": True}, hint="slot_unique"
+        )
+        return {row["lease"]["slot"] async for row in held}
 
     @guarded
     async def key_slots(self, key: str) -> set[int]:
@@ -293,6 +348,19 @@ class MongoTasks:
         if agent_id is not None and holder != agent_id:
             raise LeaseNotFound
         return {"_id": found["_id"]}
+
+
+def in_queue(capability_keys: Sequence[str], agent_id: str, labels: Sequence[str]) -> Document:
+    """A query for the queued tasks that the agent may take now; `labels` are its words."""
+    return {
+        "status": TaskStatus.QUEUED.value,
+        "capability_key": {"$in": list(capability_keys)},
+        "$and": [WITHIN_BUDGET, {"$expr": open_to(agent_id, labels)}],
+    }
+
+
+def _order(document: Document) -> tuple[float, str]:
+    return document["queue_order"], document["_id"]
 
 
 def current(proof: LeaseProof, agent_id: str | None) -> Document:

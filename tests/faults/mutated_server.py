@@ -42,12 +42,14 @@ def event_apart() -> None:
         *,
         upsert: bool = False,
         sort: Sequence[tuple[str, int]] | None = None,
+        hint: str | None = None,
     ) -> Any:
+        change = await self.prepared(change)
         state = update_pipeline(change, actor, identifier=self._identifier, summary=self._summary)[
             :1
         ]
         document = await self.collection.find_one_and_update(
-            query, state, upsert=upsert, sort=sort, return_document=ReturnDocument.AFTER
+            query, state, upsert=upsert, sort=sort, hint=hint, return_document=ReturnDocument.AFTER
         )
         if document is None:
             return None
