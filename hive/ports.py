@@ -14,15 +14,17 @@ from typing import Any, Protocol
 
 from hive.agents import Agent, AgentStatus
 from hive.api_key_ports import ApiKeys
-from hive.audit_ports import AuditReader
 from hive.attempts import LateReport
+from hive.audit_ports import AuditReader
+from hive.batches import Batches
 from hive.changes import Actor, Change
-from hive.errors import UnknownField
 from hive.coordination_ports import Coordination
+from hive.errors import UnknownField
 from hive.events import Audience, Event
 from hive.identity_ports import Accounts
 from hive.leases import LeaseProof
 from hive.nodes import Nodes
+from hive.schedule_ports import Scheduling
 from hive.signing_ports import SigningKeys
 from hive.system_settings import System
 from hive.task_spec import TaskPriority
@@ -134,6 +136,14 @@ class Tasks(Holdings, Protocol):
         (None: any).
         """
 
+    async def keep_late_result(
+        self, proof: LeaseProof, report: LateReport, actor: Actor, *, agent_id: str | None
+    ) -> None:
+        """Keep what was reported under a lease that was taken back from `agent_id` (None: any).
+
+        Of a task the newest fence only; nothing is kept for a lease that ended in another way.
+        """
+
     async def renew(self, proof: LeaseProof, seconds: float, *, agent_id: str | None) -> Task:
         """Extend a current lease. Raises LeaseLost, LeaseNotFound."""
 
@@ -167,6 +177,16 @@ class Submissions(Protocol):
         """
 
 
+class TaskWaits(Protocol):
+    """Who waits for tasks."""
+
+    async def wait(self, task_id: str, *, seconds: float, seen: frozenset[int] | None) -> Task:
+        """The task once it has ended, or is at none of the versions `seen` (None: any will do).
+
+        After so many seconds, and when the node drains, as it is. Raises TaskNotFound.
+        """
+
+
 class TaskLogs(Protocol):
     """The log lines of tasks, numbered from 1 within a task."""
 
@@ -177,8 +197,9 @@ class TaskLogs(Protocol):
         actor: Actor,
         *,
         agent_id: str | None,
+        seconds: float | None = None,
     ) -> Task:
-        """Append lines (`level`, `message`) under a current lease.
+        """Append lines (`level`, `message`) under a current lease; extend it when `seconds` say so.
 
         At most one event per task and second. Raises LeaseLost, LeaseNotFound.
         """
@@ -321,10 +342,14 @@ class Services:
     events: EventLog
     audit: AuditReader
     submissions: Submissions
+    task_waits: TaskWaits
+    batches: Batches
+    scheduling: Scheduling
     dispatcher: Dispatcher
     dependencies: Dependencies
     presence: Presence
     nodes: Nodes
+    coordination: Coordination
     identifiers: Identifiers
     cursors: Cursors
     documents: Documents
@@ -333,4 +358,3 @@ class Services:
     readiness: Callable[[], Awaitable[Mapping[str, Any]]]
     item_fields: Mapping[str, ItemFields]
     """Of the lists, by operationId."""
-    coordination: Coordination

@@ -22,12 +22,14 @@ from server.app import HiveApplication, make_app
 from server.audit_trail import AuditTrail
 from server.authentication import Authenticator
 from server.authorization import Authorization
+from server.batches import NodeBatches
 from server.binding import BoundOperation, bind
 from server.bootstrap.doorbell import make_doorbell
 from server.bootstrap.identities import Identity, derive_keys, open_identity
 from server.bootstrap.parts import Part, start
 from server.bootstrap.rate_limits import make_rate_limits
 from server.bootstrap.response_cache import open_response_cache
+from server.bootstrap.schedules import make_scheduler_duty, make_scheduling
 from server.bootstrap.stores import Store, open_redis, open_store
 from server.compression import Compression
 from server.contract import Contract
@@ -63,6 +65,7 @@ from server.resources import asyncapi_path, openapi_path
 from server.settings import Settings
 from server.signatures import Signatures
 from server.submissions import NodeSubmissions
+from server.task_waits import NodeTaskWaits
 from server.websocket import Realtime
 
 
@@ -79,6 +82,7 @@ class Node:
     readiness: Readiness
     peers: Peers
     links: AgentLinks
+    task_waits: NodeTaskWaits
     dispatcher: NodeDispatcher
     signs: NodeSigns
 
@@ -184,8 +188,9 @@ async def open_node(
         if doorbell is not None:
             start(stack, doorbell)
         start(stack, *engine.background)
+        start(stack, make_scheduler_duty(store, services.submissions, hub, directory.node_id()))
         stack.push_async_callback(links.stop)
-        start(stack, engine.dispatcher, peers)
+        start(stack, engine.dispatcher, engine.task_waits, peers)
         yield Node(
             app=app,
             services=services,
@@ -196,6 +201,7 @@ async def open_node(
             readiness=engine.readiness,
             peers=peers,
             links=links,
+            task_waits=engine.task_waits,
             dispatcher=engine.dispatcher,
             signs=engine.signs,
         )
@@ -206,8 +212,10 @@ class _Engine:
     """What moves the hive: `background` starts with the node, in this order."""
 
     dispatcher: NodeDispatcher
+    task_waits: NodeTaskWaits
     presence: NodePresence
     releaser: Releaser
+    batches: NodeBatches
     readiness: Readiness
     signs: NodeSigns
     background: tuple[Part, ...]
@@ -279,9 +287,7 @@ def _make_engine(
         agent_timeout=settings.agent_timeout_seconds,
     )
     batches = NodeBatches(store.batches, store.tasks, releaser)
-    reaper = Reaper(
-        store.tasks, store.sweeps, presence, releaser, periods, interrupted=(batches,)
-    )
+    reaper = Reaper(store.tasks, store.sweeps, presence, releaser, periods, interrupted=(batches,))
     relay = OutboxRelay(identity.outbox, store.notices)
     identity.outbox.on_commit(relay.wake)
     recording_duty = Duty(recording.DUTY, store.leadership, node_id, recorder.work)
@@ -301,8 +307,10 @@ def _make_engine(
     signs = NodeSigns(store.nodes, duties, node_id=node_id, version=_version())
     return _Engine(
         dispatcher=dispatcher,
+        task_waits=task_waits,
         presence=presence,
         releaser=releaser,
+        batches=batches,
         readiness=Readiness(store.events, identity.revocations, recorder, recording_duty),
         signs=signs,
         background=(presence, releaser, trail.auditor, *duties, signs),
@@ -338,11 +346,14 @@ def _make_services(
         tasks=store.tasks,
         logs=store.logs,
         events=store.events,
+        scheduling=make_scheduling(store),
         audit=store.audit,
         submissions=NodeSubmissions(
             store.tasks, store.open_tasks, most=settings.max_open_tasks_per_owner
         ),
+        task_waits=engine.task_waits,
         dispatcher=engine.dispatcher,
+        batches=engine.batches,
         dependencies=engine.releaser,
         presence=engine.presence,
         nodes=store.nodes,
