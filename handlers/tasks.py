@@ -16,7 +16,7 @@ from hive.errors import DependencyNotFound, Unavailable
 from hive.permissions import require_owner
 from hive.ports import TaskFilter
 from hive.preconditions import expecting, read_if_match
-from hive.submission import read_update
+from hive.submission import read_seen, read_update
 from hive.task_bodies import read_task_body
 from hive.task_spec import TaskPriority, check_dependencies
 from hive.tasks import Task, TaskStatus
@@ -100,9 +100,17 @@ async def create_task(context: Context, *, body: dict[str, Any]) -> Reply:
     return Reply(receipt_view(task), headers={"Location": f"{PATH}/{task_id}"})
 
 
-async def get_task(context: Context, *, task_id: str) -> Reply:
-    """One task with its free-form values."""
-    return Reply(task_view(await context.services.tasks.get(task_id)))
+async def get_task(
+    context: Context, *, task_id: str, wait_seconds: float, if_none_match: str | None
+) -> Reply:
+    """One task with its free-form values, at once or when it has ended."""
+    services = context.services
+    if wait_seconds > 0:
+        seen = read_seen(if_none_match)
+        task = await services.task_waits.wait(task_id, seconds=wait_seconds, seen=seen)
+    else:
+        task = await services.tasks.get(task_id)
+    return Reply(task_view(task))
 
 
 async def get_task_status(context: Context, *, task_id: str) -> Reply:

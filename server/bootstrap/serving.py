@@ -146,6 +146,7 @@ async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
     node.app.pipeline.draining = True
     node.links.prepare_stop()
     await node.dispatcher.stop()
+    await node.task_waits.stop()
     await asyncio.gather(node.peers.drain(seconds / 2), asyncio.sleep(LEAVING_SECONDS))
     server.stop()
     await asyncio.sleep(LAST_WORDS_SECONDS)
