@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
+from handlers.batch_views import batch_view
 from handlers.context import Context, Reply
 from handlers.pages import open_page, read_labels
 from handlers.views import log_line_view, receipt_view, task_summary_view, task_view
-from hive import submission
+from hive import batches, submission
 from hive import task_machine as machine
+from hive.attempts import require_ended
 from hive.changes import Change
 from hive.errors import DependencyNotFound, Unavailable
+from hive.inner_calls import InnerCall
 from hive.permissions import require_owner
 from hive.ports import TaskFilter
 from hive.preconditions import expecting, read_if_match
@@ -100,6 +105,23 @@ async def create_task(context: Context, *, body: dict[str, Any]) -> Reply:
     return Reply(receipt_view(task), headers={"Location": f"{PATH}/{task_id}"})
 
 
+async def create_tasks(context: Context, *, body: dict[str, Any]) -> Reply:
+    """Accept tasks that depend on each other; they are durable when the receipts arrive."""
+    services, owner = context.services, context.caller.principal_id
+    wanted = batches.read_batch(body["tasks"])
+    await context.calls.charge(len(wanted) - 1)
+    found = await services.tasks.statuses(batches.named(wanted))
+    mode = batches.BatchMode(body.get("mode", batches.BatchMode.ALL_OR_NOTHING))
+    batch_id = context.new_id("bat")
+    plan = batches.plan(wanted, found, owner, mode, context.new_id)
+    statuses: Mapping[str, TaskStatus] = {}
+    if plan.tasks:
+        async with services.submissions.room(owner, len(plan.tasks)):
+            statuses = await services.batches.submit(batch_id, plan.tasks, context.actor)
+    context.calls.record("create_task", [_inner_call(plan, index) for index in range(len(wanted))])
+    return Reply(batch_view(batch_id, [one.wish.key for one in wanted], plan, statuses))
+
+
 async def get_task(
     context: Context, *, task_id: str, wait_seconds: float, if_none_match: str | None
 ) -> Reply:
@@ -147,6 +169,23 @@ async def cancel_task(context: Context, *, task_id: str, if_match: str | None) -
     return Reply({"message": "Task cancelled", "result": receipt_view(task)})
 
 
+async def retry_task(context: Context, *, task_id: str, if_match: str | None) -> Reply:
+    """Try a failed task again, with new attempts and a new budget of time."""
+    caller, tasks = context.caller, context.services.tasks
+    retry = expecting(read_if_match(if_match), machine.retry)
+    waits_for = (await tasks.get(task_id)).spec.dependencies
+    statuses = await tasks.statuses(waits_for)
+
+    def decide(task: Task) -> Change | None:
+        require_owner(caller, task.owner)
+        change = retry(task)
+        require_ended(task, statuses)
+        return change
+
+    task = await tasks.change(task_id, decide, context.actor)
+    return Reply(receipt_view(task))
+
+
 async def get_task_logs(context: Context, *, task_id: str, limit: int, after: int | None) -> Reply:
     """The lines that the task's agents logged."""
     await context.services.tasks.get(task_id)
@@ -154,3 +193,10 @@ async def get_task_logs(context: Context, *, task_id: str, limit: int, after: in
     dropped = await context.services.logs.dropped(task_id)
     shown = {"task_id": task_id, "logs": [log_line_view(line) for line in lines]}
     return Reply({**shown, "dropped": dropped} if dropped else shown)
+
+
+def _inner_call(plan: batches.Plan, index: int) -> InnerCall:
+    """What the audit log says of one task of a batch."""
+    if index in plan.flaws:
+        return InnerCall(HTTPStatus.UNPROCESSABLE_ENTITY, code=plan.flaws[index].code)
+    return InnerCall(HTTPStatus.OK, resource=plan.task_ids[index])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hive.audit import mask_secrets
+from hive.batches import BatchRefused
 from hive.errors import (
     Conflict,
     Forbidden,
@@ -30,7 +31,7 @@ from hive.rate_limits import RateLimited
 from hive.signing import SignatureRequired
 from hive.submission import DuplicateTask
 from server.contract import ContractMismatch
-from server.documents import shorten
+from server.documents import MAX_ERRORS, shorten
 from server.json_body import MalformedJson
 
 PROBLEM_JSON = "application/problem+json"
@@ -182,6 +183,11 @@ def build_problem(condition: BaseException, *, instance: str, request_id: str) -
 def _errors_of(condition: HiveError) -> list[dict[str, str]]:
     if isinstance(condition, ContractMismatch):
         return [dict(error) for error in condition.errors]
+    if isinstance(condition, BatchRefused):
+        return [
+            {"pointer": flaw.pointer, "detail": flaw.detail}
+            for flaw in condition.flaws[:MAX_ERRORS]
+        ]
     pointer = getattr(condition, "pointer", None)
     return [{"pointer": pointer, "detail": condition.detail}] if pointer is not None else []
 

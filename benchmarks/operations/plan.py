@@ -92,7 +92,7 @@ class Preparation:
         for _ in range(AGENTS):
             self._agents.append(self._new_agent())
         self._tasks = [self._new_task() for _ in range(TASKS)]
-        ended = ("complete_lease", "fail_lease", "release_lease")
+        ended = ("complete_lease", "fail_lease", "release_lease", "retry_task")
         wanted = sum(max(LEAST, round(count * SHARES[name] / 1000)) for name in ended) + LEAST
         wanted = round(wanted * 1.1)
         for _ in range(wanted - TASKS):
@@ -239,11 +239,26 @@ class Preparation:
             path = f"/api/v1/tasks/{made['task_id']}"
             yield self._request("PATCH", path, body={"priority": "high"})
 
+    def _create_tasks(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            tasks = [{**self._task(), "key": f"k{n}"} for n in range(10)]
+            for n, task in enumerate(tasks[1:]):
+                task["depends_on"] = [f"k{n}"]
+            yield self._request("POST", "/api/v1/tasks/batch", body={"tasks": tasks})
+
     def _cancel_task(self, count: int) -> Iterator[Request]:
         for _ in range(count):
             spec = {**self._task(), "required_capabilities": ["nobody-has-this"]}
             made = self.call("POST", "/api/v1/tasks", json=spec)
             yield self._request("DELETE", f"/api/v1/tasks/{made['task_id']}")
+
+    def _retry_task(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            lease_id, fence, key = self._leases.pop()
+            error = {"code": "broken", "message": "broken", "retryable": False}
+            body = {"fence": fence, "error": error}
+            failed = self.call("POST", f"/api/v1/leases/{lease_id}/fail", key, json=body)
+            yield self._request("POST", f"/api/v1/tasks/{failed['task_id']}/retry")
 
     def _register_agent(self, count: int) -> Iterator[Request]:
         for _ in range(count):

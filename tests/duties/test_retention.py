@@ -143,8 +143,7 @@ async def test_a_task_that_came_while_its_dependency_was_retired_is_told(store: 
     assert (await store.tasks.get(late.task_id)).status is TaskStatus.BLOCKED
     await Retention(_old_data(store), task_days=DAYS).turn()
     releaser = Releaser(store.tasks, store.sweeps)
-    for task_id, status in await store.sweeps.release_pending(limit=10):
-        await releaser._release_whole(task_id, status)
+    await releaser.release(dict(await store.sweeps.release_pending(limit=10)))
     assert (await store.tasks.get(late.task_id)).status is TaskStatus.QUEUED
     assert await store.tasks.statuses([old]) == {old: TaskStatus.COMPLETED}
 

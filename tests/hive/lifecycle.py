@@ -44,7 +44,7 @@ class World(Protocol):
         """As `Queue.claim`, for tasks that need no capability."""
 
     def drop_dependency(self, task_id: str, mark: Without) -> None:
-        """As `Sweeps.drop_dependency`."""
+        """As `Sweeps.drop_ended`, of one task."""
 
     def last_event(self, task_id: str) -> tuple[int, str]:
         """How many events the task has had, and the status that the newest one told."""

@@ -15,7 +15,7 @@ from hive.errors import HiveError, LeaseNotFound
 from hive.events import Audience
 from hive.leases import LeaseProof
 from hive.ports import AgentFilter, EventFilter, TaskFilter
-from hive.task_spec import Concurrency, TaskSpec
+from hive.task_spec import Concurrency, DependencyPolicy, TaskSpec
 from hive.tasks import TaskError
 from tests.storage.store import ME, Store, open_store, proof_of
 
@@ -24,6 +24,7 @@ ALLOWED = {
     *("$concat", "$toString", "$add", "$subtract", "$multiply", "$ifNull", "$slice"),
     *("$concatArrays", "$filter", "$expr", "$and", "$or", "$eq", "$ne", "$gt", "$gte", "$lt"),
     *("$lte", "$in", "$nin", "$nor", "$exists", "$elemMatch", "$match", "$group", "$sum", "$max"),
+    "$pullAll",
 }
 HOSTILE = {"$where": "sleep(2000)||1", "$ne": None, "a.$[]": {"$regex": ".*"}}
 
@@ -123,7 +124,8 @@ async def _everything(store: Store, value: str) -> None:
     await tasks.statuses([value])
     await tasks.held_by(value)
     await tasks.count_by_status()
-    await store.sweeps.dependents_of(value, limit=5)
+    await store.sweeps.drop_ended([value], list(DependencyPolicy), limit=5)
+    await store.sweeps.to_end([value], [DependencyPolicy.FAIL], limit=5)
     await store.sweeps.timed_out(limit=5)
     await store.events.read(EventFilter(value, value, Audience(value)), after=0, limit=5)
     agent = AgentSpec(value, value, (value,), 1, labels)
