@@ -19,6 +19,7 @@ import structlog
 from handlers.views import control_view, lease_view
 from hive import agents as machine
 from hive.agents import Agent, DesiredState
+from hive.attempts import LOST_LEASES
 from hive.changes import Actor
 from hive.errors import AgentNotFound, HiveError
 from hive.events import Event
@@ -159,7 +160,7 @@ class AgentLink(Peer):
             self._tell_cancel(held)
         elif event.type in LEASE_OVER and not held.ending:
             # A process that let a lease run out may hang; its socket can stay open for long.
-            if event.data.get("error", {}).get("code") == "lease-expired":
+            if event.data.get("error", {}).get("code") in LOST_LEASES:
                 self._is_silent = True
             self._lose(held)
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 
-from hive.changes import NOW, Actor, Change, Plus
+from hive.attempts import HEARTBEAT
+from hive.changes import NOW, Actor, After, Change, Plus
 from hive.errors import LeaseLost
 from hive.leases import LeaseProof
 from hive.ports import LogLine
@@ -58,8 +60,12 @@ class MongoTaskLogs:
         actor: Actor,
         *,
         agent_id: str | None,
+        seconds: float | None = None,
     ) -> Task:
-        task = await self._count(proof, len(lines), actor, agent_id)
+        counted: dict[str, Any] = {"log_count": Plus("log_count", len(lines))}
+        if seconds is not None:
+            counted["lease.expires_at"] = After(seconds, at_most=HEARTBEAT)
+        task = await self._count(proof, counted, actor, agent_id)
         first = task.log_count - len(lines) + 1
         written_at = datetime.now(UTC)
         await self._lines.insert_many(
@@ -102,15 +108,14 @@ class MongoTaskLogs:
             await self._lines.delete_many({"task_id": task.task_id, "line": {"$lte": last}})
 
     async def _count(
-        self, proof: LeaseProof, lines: int, actor: Actor, agent_id: str | None
+        self, proof: LeaseProof, counted: Mapping[str, Any], actor: Actor, agent_id: str | None
     ) -> Task:
         query = current(proof, agent_id)
-        counted = {"log_count": Plus("log_count", lines)}
         announced = Change("task.log", {**counted, "logged_at": NOW, "logs_held": False})
         made = await self._tasks.resources.save({**query, "$expr": QUIET}, announced, actor)
         if made is not None:
             return made
-        held = {"log_count": expression(counted["log_count"]), "logs_held": True}
+        held = {name: expression(value) for name, value in counted.items()} | {"logs_held": True}
         document = await self._tasks.collection.find_one_and_update(
             query,
             [{"$set": held}],

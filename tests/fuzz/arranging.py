@@ -140,7 +140,11 @@ def prepare(admin: Arranging, role: Role) -> Caller:
 def _hive_given(admin: Arranging, owner: Arranging, agents: list[dict[str, Any]]) -> Given:
     one, two = agents
     tasks = [owner.post("tasks", name=f"task {n}")["task_id"] for n in range(QUEUED_TASKS)]
-    leases = admin.post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS))
+    leases = admin.post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS) + 1)
+    failing = leases.pop()
+    error = {"code": "broken", "message": "broken", "retryable": False}
+    body = {"fence": failing["fence"], "error": error}
+    failed = admin.post(f"leases/{failing['lease_id']}/fail", **body)
     given: Given = {
         name: {"path": {"lease_id": lease["lease_id"]}, "body": {"fence": lease["fence"]}}
         for name, lease in zip(LEASE_OPERATIONS, leases, strict=True)
@@ -150,6 +154,7 @@ def _hive_given(admin: Arranging, owner: Arranging, agents: list[dict[str, Any]]
         given[name] = {"path": {"agent_id": agent["agent_id"]}}
     for name in TASK_OPERATIONS:
         given[name] = {"path": {"task_id": tasks[-1]}}
+    given["retry_task"] = {"path": {"task_id": failed["task_id"]}}
     return given
 
 
