@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from server import cli_audit, cli_contract, cli_keys, cli_stores, cli_system, cli_users
+from server import cli_audit, cli_backup, cli_contract, cli_keys, cli_stores, cli_system, cli_users
 from server.cli_exits import INTERRUPTED, read_settings, refuse
 from server.data_directory import DataDirectoryError
 from server.embedded import EmbeddedMongoError
@@ -36,6 +36,7 @@ app.add_typer(cli_users.app, name="user")
 app.add_typer(cli_system.app, name="system")
 app.add_typer(cli_contract.app, name="contract")
 app.add_typer(cli_stores.app, name="database")
+app.add_typer(cli_backup.app, name="backup")
 
 
 def main() -> None:
