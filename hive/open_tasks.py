@@ -3,8 +3,10 @@
 A node counts in the store, then takes what it admits itself off what was left. It counts again
 after `STEP_SHARE` of the bound, and when nothing is left: at most once in `COUNTED_SECONDS` then.
 
-One node never admits more than the bound. Several admit at most `STEP_SHARE` of it too many for
-each node but one: what the others had left when the last one counted.
+One node never admits more than the bound. It refuses too early by at most what is under way at
+that moment, and is at most `COUNTED_SECONDS` behind the ends of tasks. Several nodes admit at most
+`STEP_SHARE` of the bound too many for each node but one: what the others had left to take when the
+last one counted.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class OwnerRoom:
     counted_at: float = 0.0
     spent: int = 0
     in_flight: int = 0
+    doubtful: int = 0
 
     @property
     def step(self) -> int:
@@ -46,13 +49,15 @@ class OwnerRoom:
         if self.counted is None:
             return True
         if self.counted + self.spent + tasks > self.most:
-            return now - self.counted_at >= COUNTED_SECONDS
+            # Counted twice, perhaps: what was under way then.
+            in_doubt = self.doubtful > 0 and self.in_flight == 0
+            return in_doubt or now - self.counted_at >= COUNTED_SECONDS
         return self.spent + tasks > max(self.step, tasks)
 
     def begin_count(self) -> None:
         """From here on a count sees all that was taken and is there; what is under way, perhaps."""
         self.counted = None
-        self.spent = self.in_flight
+        self.spent = self.doubtful = self.in_flight
 
     def end_count(self, counted: int, now: float) -> None:
         """Take what was counted."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 
@@ -217,7 +215,10 @@ async def test_rejected_duplicate_names_the_task_and_the_end_frees_the_key(
     assert problem["code"] == "duplicate-task"
     assert problem["task_id"] == task_id
     assert await other_user.submit(deduplication=deduplication) != task_id
-    assert (await user.task(task_id))["deduplication"] == {**deduplication, "on_duplicate": "reject"}
+    assert (await user.task(task_id))["deduplication"] == {
+        **deduplication,
+        "on_duplicate": "reject",
+    }
     await user.ok("DELETE", f"{TASKS}/{task_id}")
     assert await user.submit(deduplication=deduplication) != task_id
 
@@ -226,7 +227,11 @@ async def test_repetition_under_an_idempotency_key_is_no_duplicate_of_itself(
     user: Api, key: str
 ) -> None:
     """The stored receipt is given again."""
-    body = {"name": "once", "required_capabilities": [NOBODY_HAS_THIS], "deduplication": {"key": key}}
+    body = {
+        "name": "once",
+        "required_capabilities": [NOBODY_HAS_THIS],
+        "deduplication": {"key": key},
+    }
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     first = await user.ok("POST", TASKS, json=body, headers=headers)
     assert await user.ok("POST", TASKS, json=body, headers=headers) == first
