@@ -13,6 +13,7 @@ from typing import Protocol
 from hive.changes import Actor, Change
 from hive.coordination import HiveControl
 from hive.diagnosis import Snapshot
+from hive.messages import Mailboxes, Messages
 from hive.tasks import Task
 
 DecideHive = Callable[[HiveControl], Change | None]
@@ -94,3 +95,5 @@ class Coordination:
     hive: Hive
     topology: Topology
     diagnoses: Diagnoses
+    messages: Messages
+    mailboxes: Mailboxes

@@ -18,6 +18,7 @@ EVENT_TYPES: Final[Mapping[str, str]] = {
     "agent.unregistered": "An agent was removed from the hive.",
     "agent.status_changed": "An agent is idle, busy, paused, draining or offline now.",
     "agent.control_requested": "The process of an agent is asked to restart or to stop.",
+    "agent.message": "A message was sent to an agent.",
     "task.created": "A task was accepted: queued at once, or blocked, or scheduled.",
     "task.blocked": "The time of a scheduled task has come, and it waits for dependencies now.",
     "task.queued": "What the task waited for is over, or it is retried by hand; it can be claimed.",
@@ -129,6 +130,8 @@ def audience_of(principal: Principal) -> Audience:
 
 def source_of(subject: str) -> str:
     """Where the resource of an event is: a path of the REST contract, or the log itself."""
+    if subject.startswith("msg_") and data is not None:
+        return f"/api/v1/agents/{data['agent_id']}/messages"
     if subject == "system":
         return SYSTEM_SOURCE
     if subject == "hive":

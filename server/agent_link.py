@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -25,12 +25,13 @@ from hive.errors import AgentNotFound, HiveError
 from hive.events import Event
 from hive.permissions import Principal, require_agent
 from hive.tasks import Task
+from server.agent_messages import AgentMessages
 from server.closing import CloseCode, Disconnect, ErrorCode, FrameRefused
 from server.frames import control_frame
 from server.held_leases import LEASE_OVER, Held, HeldLeases
 from server.invocation import Outcome
 from server.peer import Frame, Peer
-from server.reports import ENDING, REPORTS, answer_report
+from server.reports import ACKNOWLEDGE, ENDING, REPORTS, TAKEN, answer_report, call_of
 
 if TYPE_CHECKING:
     from server.agent_links import AgentLinks
@@ -74,6 +75,9 @@ class AgentLink(Peer):
         self._changed = asyncio.Event()
         self._reports: dict[asyncio.Task[None], int] = {}
         self._last_report: dict[str, asyncio.Task[None]] = {}
+        self._messages = links.messages and AgentMessages(
+            agent_id, links.messages, self.write, self._spawn_messages
+        )
 
     @property
     def free_slots(self) -> int:
@@ -124,6 +128,7 @@ class AgentLink(Peer):
         for held in cancelled:
             self._tell_cancel(held)
         self._send_controls([control_view(control) for control in agent.controls])
+        self.heard_of_message()
         if not self.ended:
             self._links.spawn(self._push_work(), name=f"push work to {self.agent_id}")
 
@@ -148,7 +153,7 @@ class AgentLink(Peer):
         "hello": on_hello,
         "ping": Peer.on_ping,
         "pong": Peer.on_pong,
-        **dict.fromkeys(REPORTS, on_report),
+        **dict.fromkeys((*REPORTS, ACKNOWLEDGE), on_report),
     }
 
     def heard_of_task(self, event: Event) -> None:
@@ -176,9 +181,10 @@ class AgentLink(Peer):
                 DesiredState(data["desired_state"]), int(data["slots"]), int(data["version"])
             )
 
-    def send_message(self, sender: str, data: Any) -> None:
-        """Pass a message on to the agent."""
-        self.write(control_frame("message", **{"from": sender, "data": data}))
+    def heard_of_message(self) -> None:
+        """Learn from the log that a message waits for this agent."""
+        if self._messages is not None and self._greeted and not self.ended:
+            self._messages.look()
 
     def heard(self) -> None:
         """A process that can still send gets work again."""
@@ -233,6 +239,9 @@ class AgentLink(Peer):
         self._changed.set()
         if known and desired is not was:
             self.write(control_frame("control", action=ACTIONS[desired]))
+
+    def _spawn_messages(self, work: Coroutine[Any, Any, None]) -> None:
+        self._links.spawn(work, name=f"messages to {self.agent_id}")
 
     async def _fetch_controls(self) -> None:
         agent = await self._services.agents.get(self.agent_id)
@@ -349,19 +358,17 @@ class AgentLink(Peer):
         held = self._held.find(frame.get("lease_id", ""))
         if held is not None and kind in ENDING:
             held.ending = True
-        operation_id, body_of = REPORTS[kind]
-        name = "agent_id" if kind == "heartbeat" else "lease_id"
+        operation_id, parameters, body = call_of(frame, self.agent_id)
         outcome = await self._links.invoker.invoke(
-            operation_id,
-            self._caller,
-            self.address,
-            parameters={name: frame.get("lease_id", self.agent_id)},
-            body=body_of(frame),
+            operation_id, self._caller, self.address, parameters=parameters, body=body
         )
         if held is not None:
             self._note_outcome(held, kind, outcome)
         if kind == "heartbeat" and outcome.is_success:
             self._note_heartbeat(frame, outcome.body)
+            self.heard_of_message()
+        if kind == ACKNOWLEDGE and self._messages is not None and outcome.status in TAKEN:
+            self._messages.acknowledged(frame["message_id"])
         answer = answer_report(frame, outcome)
         if answer is not None:
             await self.answer(answer)

@@ -288,6 +288,27 @@ class Preparation:
     def _get_task_diagnosis(self, count: int) -> Iterator[Request]:
         return (self._request("GET", f"{self._any_task()}/diagnosis") for _ in range(count))
 
+    def _send_message(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            path = f"/api/v1/agents/{self._any_agent()[0]}/messages"
+            yield self._request("POST", path, body={"data": {"topic": "cache", "hit": True}})
+
+    def _list_messages(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            agent_id, key = self._any_agent()
+            yield self._request("GET", f"/api/v1/agents/{agent_id}/messages?limit=10", key)
+
+    def _acknowledge_message(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            agent_id, key = self._any_agent()
+            path = f"/api/v1/agents/{agent_id}/messages"
+            sent = self.call("POST", path, json={"data": {"topic": "cache"}})
+            yield self._request("POST", f"{path}/{sent['message_id']}/acknowledge", key)
+
+    def _broadcast_message(self, count: int) -> Iterator[Request]:
+        body = {"data": {"reload": True}, "selector": {"capabilities": [CAPABILITY]}}
+        return self._same(count, "POST", "/api/v1/hive/broadcast", body)
+
     def _control_hive(self, count: int) -> Iterator[Request]:
         # A paused hive would leave the claims of the others without work.
         return self._same(count, "POST", "/api/v1/hive/control", {"action": "resume"})

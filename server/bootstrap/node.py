@@ -50,6 +50,7 @@ from server.key_expiry import KeyExpiry
 from server.keys import Keys
 from server.load import Load
 from server.node_presence import NodeSigns
+from server.mailboxes import NodeMailboxes
 from server.outbox import DUTY as OUTBOX
 from server.outbox import OutboxRelay
 from server.peers import Peers
@@ -83,6 +84,7 @@ class Node:
     peers: Peers
     links: AgentLinks
     task_waits: NodeTaskWaits
+    mailboxes: NodeMailboxes
     dispatcher: NodeDispatcher
     signs: NodeSigns
 
@@ -162,7 +164,7 @@ async def open_node(
             new_identifier=services.identifiers.new,
             new_call_id=trail.identifiers.new,
         )
-        links = AgentLinks(services, invoker)
+        links = AgentLinks(services, invoker, messages=store.messages)
         hub.subscribe(links.heard)
         peers = Peers()
         key_ends = KeyEnds(identity.key_store, peers)
@@ -190,7 +192,7 @@ async def open_node(
         start(stack, *engine.background)
         start(stack, make_scheduler_duty(store, services.submissions, hub, directory.node_id()))
         stack.push_async_callback(links.stop)
-        start(stack, engine.dispatcher, engine.task_waits, peers)
+        start(stack, engine.dispatcher, engine.task_waits, engine.mailboxes, peers)
         yield Node(
             app=app,
             services=services,
@@ -202,6 +204,7 @@ async def open_node(
             peers=peers,
             links=links,
             task_waits=engine.task_waits,
+            mailboxes=engine.mailboxes,
             dispatcher=engine.dispatcher,
             signs=engine.signs,
         )
@@ -213,6 +216,7 @@ class _Engine:
 
     dispatcher: NodeDispatcher
     task_waits: NodeTaskWaits
+    mailboxes: NodeMailboxes
     presence: NodePresence
     releaser: Releaser
     batches: NodeBatches
@@ -265,6 +269,9 @@ def _make_engine(
     releaser = Releaser(store.tasks, store.sweeps)
     task_waits = NodeTaskWaits(store.tasks)
     hub.subscribe(task_waits.heard)
+    mailboxes = NodeMailboxes(store.messages)
+    store.messages.on_commit(mailboxes.committed)
+    hub.subscribe(mailboxes.heard)
     for committed in (
         dispatcher.committed,
         presence.committed,
@@ -308,6 +315,7 @@ def _make_engine(
     return _Engine(
         dispatcher=dispatcher,
         task_waits=task_waits,
+        mailboxes=mailboxes,
         presence=presence,
         releaser=releaser,
         batches=batches,
@@ -358,7 +366,11 @@ def _make_services(
         presence=engine.presence,
         nodes=store.nodes,
         coordination=Coordination(
-            hive=store.hive, topology=store.topology, diagnoses=store.diagnoses
+            hive=store.hive,
+            topology=store.topology,
+            diagnoses=store.diagnoses,
+            messages=store.messages,
+            mailboxes=engine.mailboxes,
         ),
         identifiers=TypeIdentifiers(),
         cursors=SignedCursors(keys.cursors),

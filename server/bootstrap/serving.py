@@ -147,6 +147,7 @@ async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
     node.links.prepare_stop()
     await node.dispatcher.stop()
     await node.task_waits.stop()
+    await node.mailboxes.stop()
     await asyncio.gather(node.peers.drain(seconds / 2), asyncio.sleep(LEAVING_SECONDS))
     server.stop()
     await asyncio.sleep(LAST_WORDS_SECONDS)

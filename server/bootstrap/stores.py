@@ -26,6 +26,7 @@ from storage.mongo.events import MongoEventLog
 from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
+from storage.mongo.messages import MongoMessages
 from storage.mongo.migrations import MongoSchema
 from storage.mongo.nodes import MongoNodes
 from storage.mongo.notices import MongoNotices
@@ -63,6 +64,7 @@ class Store:
     hive: MongoHive
     topology: MongoTopology
     diagnoses: MongoDiagnoses
+    messages: MongoMessages
 
 
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
@@ -84,6 +86,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     idempotency = MongoIdempotency(database)
     nodes = MongoNodes(database)
     hive = MongoHive(database)
+    messages = MongoMessages(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
     schema = MongoSchema(database)
@@ -92,6 +95,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     for prepared in (agents, tasks, batches, logs, notices, events, audit, idempotency, nodes):
         await prepared.prepare()
     await schedules.prepare()
+    await messages.prepare()
     await schema.migrate(uuid.uuid4().hex)
     return Store(
         agents=agents,
@@ -112,6 +116,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         hive=hive,
         topology=MongoTopology(database),
         diagnoses=MongoDiagnoses(database, hive),
+        messages=messages,
     )
 
 

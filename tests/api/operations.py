@@ -51,6 +51,8 @@ async def make_existing(node: RunningNode, admin: Api, owner: Api) -> Existing:
     (record,) = await found(
         lambda: admin.ok("GET", "/api/v1/audit", params={"limit": 1}), bool, "a record is there"
     )
+    mailbox = f"/api/v1/agents/{agent.agent_id}/messages"
+    message = await owner.ok("POST", mailbox, json={"data": {"topic": "existing"}})
     named = {
         "agent_id": agent.agent_id,
         "task_id": task_id,
@@ -60,6 +62,7 @@ async def make_existing(node: RunningNode, admin: Api, owner: Api) -> Existing:
         "key_id": key["key_id"],
         "signing_key_id": signing_key_id,
         "record_id": record["record_id"],
+        "message_id": message["message_id"],
     }
     return Existing(agent, task_id, lease.lease_id, named)
 
