@@ -124,7 +124,8 @@ class Scheduler:
                 left = left or outcome
         if left:
             return 0.0
-        return min(LOOK_AGAIN_SECONDS, found.next_in_seconds or LOOK_AGAIN_SECONDS)
+        seconds = found.next_in_seconds
+        return LOOK_AGAIN_SECONDS if seconds is None else min(LOOK_AGAIN_SECONDS, seconds)
 
     async def _advance(self, schedule: Schedule, now: datetime) -> bool:
         """Decide what is due of one schedule; True when more of it is left."""

@@ -239,6 +239,15 @@ class Preparation:
             path = f"/api/v1/tasks/{made['task_id']}"
             yield self._request("PATCH", path, body={"priority": "high"})
 
+    def _get_task_graph(self, count: int) -> Iterator[Request]:
+        return (self._request("GET", f"{self._any_task()}/graph") for _ in range(count))
+
+    def _cancel_subtree(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            spec = {**self._task(), "required_capabilities": ["nobody-has-this"]}
+            made = self.call("POST", "/api/v1/tasks", json=spec)
+            yield self._request("POST", f"/api/v1/tasks/{made['task_id']}/cancel-subtree")
+
     def _create_tasks(self, count: int) -> Iterator[Request]:
         for _ in range(count):
             tasks = [{**self._task(), "key": f"k{n}"} for n in range(10)]
@@ -259,6 +268,50 @@ class Preparation:
             body = {"fence": fence, "error": error}
             failed = self.call("POST", f"/api/v1/leases/{lease_id}/fail", key, json=body)
             yield self._request("POST", f"/api/v1/tasks/{failed['task_id']}/retry")
+
+    def _schedule(self) -> dict[str, Any]:
+        # Its time is far: what is measured is the asking.
+        return {"name": self._name("schedule"), "task": self._task(), "interval_seconds": 31536000}
+
+    def _new_schedule(self, owner: _User) -> str:
+        made = self.call("POST", "/api/v1/schedules", owner.token, json=self._schedule())
+        return f"/api/v1/schedules/{made['schedule_id']}"
+
+    def _on_schedules(
+        self, count: int, method: str, path: str = "", body: Any = None
+    ) -> Iterator[Request]:
+        owner = self._new_user()
+        for number in range(count):
+            # One person may have a bounded number of them.
+            owner = owner if number % 500 else self._new_user()
+            yield self._request(method, self._new_schedule(owner) + path, body=body)
+
+    def _create_schedule(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            token = self._new_user().token
+            yield self._request("POST", "/api/v1/schedules", token, self._schedule())
+
+    def _get_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "GET")
+
+    def _update_schedule(self, count: int) -> Iterator[Request]:
+        for request in self._on_schedules(count, "PUT"):
+            yield {**request, "body": {**self._schedule(), "overlap": "allow"}}
+
+    def _delete_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "DELETE")
+
+    def _pause_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "POST", "/pause")
+
+    def _resume_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "POST", "/resume")
+
+    def _run_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "POST", "/run")
+
+    def _get_schedule_times(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "GET", "/times")
 
     def _register_agent(self, count: int) -> Iterator[Request]:
         for _ in range(count):

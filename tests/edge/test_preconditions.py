@@ -52,6 +52,13 @@ async def a_failed_task(node: RunningNode, admin: Api) -> str:
     return f"/api/v1/tasks/{task_id}"
 
 
+async def a_schedule(_: RunningNode, admin: Api) -> str:
+    """A new one, of which the time is far."""
+    body = {"name": f"s-{uuid.uuid4().hex}", "task": {"name": "work"}, "interval_seconds": 86_400}
+    made = await admin.ok("POST", "/api/v1/schedules", json=body)
+    return f"/api/v1/schedules/{made['schedule_id']}"
+
+
 async def a_user(_: RunningNode, admin: Api) -> str:
     """A new one."""
     body = {"username": f"u-{uuid.uuid4().hex[:12]}", "password": PASSWORD}
@@ -69,6 +76,10 @@ CHANGES = {
     ),
     "unregister_agent": Change(an_agent),
     "cancel_task": Change(a_task),
+    "update_schedule": Change(
+        a_schedule, {"task": {"name": "work"}, "interval_seconds": 3600}
+    ),
+    "delete_schedule": Change(a_schedule),
     "retry_task": Change(a_failed_task, verb="/retry"),
     "update_user": Change(a_user, {"role": "viewer"}),
     "delete_user": Change(a_user),
@@ -87,7 +98,9 @@ async def attempt(
 ) -> httpx.Response:
     """Make the change of the table under the condition."""
     named = (
-        {"name": f"renamed-{uuid.uuid4().hex}"} if operation.operation_id == "update_agent" else {}
+        {"name": f"renamed-{uuid.uuid4().hex}"}
+        if operation.operation_id in ("update_agent", "update_schedule")
+        else {}
     )
     change = {**(CHANGES[operation.operation_id].body or {}), **named, **body}
     headers = {} if if_match is None else {"If-Match": if_match}

@@ -28,13 +28,25 @@ AGENT_OPERATIONS = (
     "claim_leases",
     "unregister_agent",
 )
+GRAPH_OPERATIONS = ("get_task_graph", "cancel_subtree")
 TASK_OPERATIONS = (
+    *GRAPH_OPERATIONS,
+    
     "get_task",
     "get_task_logs",
     "get_task_status",
     "get_task_diagnosis",
     "update_task",
     "cancel_task",
+)
+SCHEDULE_OPERATIONS = (
+    "get_schedule",
+    "update_schedule",
+    "pause_schedule",
+    "resume_schedule",
+    "run_schedule",
+    "get_schedule_times",
+    "delete_schedule",
 )
 USER_OPERATIONS = (
     "get_user",
@@ -50,6 +62,7 @@ LISTS = {
     "list_agents": "agents",
     "list_tasks": "tasks",
     "list_diagnoses": "hive/diagnosis",
+    "list_schedules": "schedules",
     "list_events": "events",
     "list_users": "users",
     "list_user_sessions": "users/{user_id}/sessions",
@@ -152,6 +165,10 @@ def _hive_given(admin: Arranging, owner: Arranging, agents: list[dict[str, Any]]
     for name in AGENT_OPERATIONS:
         agent = two if name == "unregister_agent" else one
         given[name] = {"path": {"agent_id": agent["agent_id"]}}
+    for name in SCHEDULE_OPERATIONS:
+        body = {"name": f"{name} {uuid.uuid4().hex}", "task": {"name": "scheduled"}}
+        made = owner.post("schedules", **body, interval_seconds=31_536_000)
+        given[name] = {"path": {"schedule_id": made["schedule_id"]}}
     for name in TASK_OPERATIONS:
         given[name] = {"path": {"task_id": tasks[-1]}}
     given["retry_task"] = {"path": {"task_id": failed["task_id"]}}
