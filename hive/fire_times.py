@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -64,8 +65,8 @@ class FireTimes:
 
     def after(self, trigger: Trigger, origin: datetime, after: datetime) -> Iterator[datetime]:
         """The times behind `after`, strictly ascending; none behind the end."""
-        if trigger.starts_at is not None:
-            after = max(after, trigger.starts_at - _INSTANT)
+        if trigger.starts_at is not None and trigger.starts_at > after:
+            after = trigger.starts_at - _INSTANT
         times = self._endless(trigger, origin, after)
         ends_at = trigger.ends_at
         return times if ends_at is None else takewhile(lambda time: time <= ends_at, times)
@@ -114,14 +115,15 @@ def due_at(schedule_id: str, time: datetime, jitter_seconds: int) -> datetime:
     """When the task of a time is made: up to `jitter_seconds` later, always the same."""
     digest = sha256(f"{schedule_id}/{time.astimezone(UTC).isoformat()}".encode()).digest()
     share = int.from_bytes(digest[:4]) / _FRACTIONS
-    return time + timedelta(milliseconds=int(jitter_seconds * 1000 * share))
+    with suppress(OverflowError):
+        return time + timedelta(milliseconds=int(jitter_seconds * 1000 * share))
+    return time
 
 
 def _every(step: timedelta, start: datetime, after: datetime) -> Iterator[datetime]:
-    time = start + ((after - start) // step + 1) * step
-    while True:
-        try:
-            yield time
-            time += step
-        except OverflowError:
-            return
+    number = (after - start) // step
+    # The calendar ends.
+    with suppress(OverflowError):
+        while True:
+            number += 1
+            yield start + number * step
