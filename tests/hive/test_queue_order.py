@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from hive import task_machine as machine
 from hive.admission import REASON, turn_away
-from hive.changes import ABSENT
+from hive.changes import ABSENT, Change
 from hive.matching import can_serve, label_words, queue_key
 from hive.queue_order import HeadStart, Place, climb, head_start_seconds, lead_ms, place
 from hive.task_spec import (
@@ -39,12 +41,13 @@ def test_whatever_becomes_queued_takes_a_place(status: TaskStatus) -> None:
     """By its priority and its fairness key, whether it is new, promoted, unblocked or retried."""
     spec = TaskSpec("work", priority=TaskPriority.HIGH, fairness=Fairness("a", 2), backoff=AT_ONCE)
     task = task_of(status, spec, waiting_on=())
-    queued = {
+    ways: dict[TaskStatus, Callable[[], Change | None]] = {
         S.SCHEDULED: lambda: machine.promote(task),
         S.BLOCKED: lambda: machine.unblock(task),
         S.RUNNING: lambda: machine.fail(task, PROOF, TaskError("x", "x"), 0.0),
         S.FAILED: lambda: machine.retry(task),
-    }[status]()
+    }
+    queued = ways[status]()
     assert queued is not None
     for fields in (queued.fields, machine.submit(spec, "usr_1", ()).fields):
         assert fields["status"] is S.QUEUED

@@ -146,10 +146,11 @@ async def test_a_key_never_pays_for_more_than_the_horizon(store: Store) -> None:
 async def test_preferred_agents_have_a_head_start_and_no_more(store: Store, by: str) -> None:
     """Others get nothing until it is over, and then the task."""
     ran, _ = await store.running("agt_1", name="ran", backoff=AT_ONCE, sticky=Sticky(seconds=60))
-    preferring: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "labels": {"agent_labels": AgentLabels({}, {"zone": "eu"}, 60)},
         "task": {"sticky": Sticky(ran.task_id, 60)},
-    }.get(by, {})
+    }
+    preferring = ways.get(by)
     if preferring:
         await store.submit(**preferring)
     else:
