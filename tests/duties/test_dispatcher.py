@@ -96,8 +96,11 @@ async def test_a_waiter_is_served_when_a_task_is_queued(
     assert await _granted(other) == [task.task_id]
 
 
-async def test_a_waiter_is_served_when_the_head_start_of_others_is_over(store: Store) -> None:
+async def test_a_waiter_is_served_when_the_head_start_of_others_is_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody says so: the node looks again by itself, also for what another node has queued."""
+    monkeypatch.setattr(dispatching, "LOOK_AGAIN_SECONDS", 3600.0)
     here = _dispatcher(store)
     here.start()
     agent = await store.register()
