@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 TASKS = "/api/v1/tasks"
 RUSH = 100
 LONG_SECONDS = 30
+Waiting = asyncio.Task[httpx.Response]
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ async def changed(api: Api, task_id: str, **fields: Any) -> dict[str, Any]:
     return dict(await api.ok("PATCH", f"{TASKS}/{task_id}", json=fields))
 
 
-def waiting(api: Api, task_id: str, seconds: float = LONG_SECONDS, **request: Any) -> asyncio.Task:
+def waiting(api: Api, task_id: str, seconds: float = LONG_SECONDS, **request: Any) -> Waiting:
     """A request that waits for the end of the task, under way."""
     path = f"{TASKS}/{task_id}?wait_seconds={seconds}"
     return asyncio.create_task(api.get(path, **request))

@@ -11,6 +11,7 @@ from agentzero_client import (
     Backoff,
     Concurrency,
     ConflictError,
+    Deduplication,
     PreconditionFailedError,
     Timeouts,
 )
@@ -79,6 +80,24 @@ async def test_tasks_are_looked_at_cancelled_and_their_logs_read(
     assert (await client.tasks.cancel(receipt.task_id)).status == "cancelled"
     with pytest.raises(ConflictError, match="illegal-transition"):
         await client.tasks.cancel(receipt.task_id)
+
+
+async def test_task_is_changed_while_it_waits_and_asked_for_until_it_ends(
+    hive: FakeHive, client: AsyncClient
+) -> None:
+    """Only what is given is sent; the wait is the server's, for so many seconds."""
+    once = Deduplication(key="nightly", on_duplicate="return-existing")
+    receipt = await client.tasks.submit("t", deduplication=once)
+    assert receipt.duplicate is False
+    changed = await client.tasks.update(
+        receipt.task_id, priority="low", labels={}, timeouts=Timeouts(queue_seconds=5)
+    )
+    assert (changed.priority, changed.labels) == ("low", {})
+    assert changed.deduplication == once
+    bodies = [body for _method, path, body in hive.requests if path != "/api/v1/auth/login"]
+    assert bodies[-1] == {"priority": "low", "labels": {}, "timeouts": {"queue_seconds": 5}}
+    await client.tasks.cancel(receipt.task_id)
+    assert (await client.tasks.wait_for(receipt.task_id, seconds=0.5)).has_ended
 
 
 async def test_agents_are_registered_changed_and_removed(

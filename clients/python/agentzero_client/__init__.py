@@ -27,6 +27,7 @@ from agentzero_client.events import Event, EventFilter, Gap
 from agentzero_client.models import (
     Backoff,
     Concurrency,
+    Deduplication,
     Lease,
     Task,
     TaskReceipt,
@@ -60,6 +61,7 @@ __all__ = [
     "Concurrency",
     "ConflictError",
     "ConnectionFailedError",
+    "Deduplication",
     "Ending",
     "Event",
     "EventFilter",

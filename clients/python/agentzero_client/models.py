@@ -160,12 +160,21 @@ class Concurrency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deduplication:
+    """Among the tasks of one owner that have not ended, a key stands once."""
+
+    key: str
+    on_duplicate: Literal["reject", "return-existing"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReceipt:
-    """What became of a task by an operation."""
+    """What became of a task by an operation; a `duplicate` was there before."""
 
     task_id: str
     status: TaskStatus
     cancel_requested: bool = False
+    duplicate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +232,7 @@ class Task(TaskSummary):
     non_retryable: list[str] = field(default_factory=list)
     timeouts: Timeouts | None = None
     concurrency: Concurrency | None = None
+    deduplication: Deduplication | None = None
     lease: HeldBy | None = None
 
 

@@ -99,6 +99,8 @@ class Tasks(Facade[AsyncTasks]):
     cancel = blocking(AsyncTasks.cancel)
     logs = blocking(AsyncTasks.logs)
     wait = blocking(AsyncTasks.wait)
+    wait_for = blocking(AsyncTasks.wait_for)
+    update = blocking(AsyncTasks.update)
 
 
 class Hive(Facade[AsyncHive]):

@@ -13,6 +13,7 @@ from agentzero_client.http import Http
 from agentzero_client.models import (
     Backoff,
     Concurrency,
+    Deduplication,
     DependencyPolicy,
     LogLine,
     Task,
@@ -27,6 +28,7 @@ from agentzero_client.retrying import Repeat
 from agentzero_client.waiting import TaskEnds
 
 PATH = "/api/v1/tasks"
+WAIT_MARGIN_SECONDS = 10.0
 
 
 class AsyncTasks:
@@ -52,6 +54,7 @@ class AsyncTasks:
         timeouts: Timeouts | None = None,
         run_at: datetime | None = None,
         concurrency: Concurrency | None = None,
+        deduplication: Deduplication | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> TaskReceipt:
         """Submit a task; it is durable when this returns. `parameters` is any JSON value.
@@ -74,6 +77,7 @@ class AsyncTasks:
             "timeouts": _members(timeouts),
             "run_at": _time(run_at),
             "concurrency": _members(concurrency),
+            "deduplication": _members(deduplication),
             "labels": dict(labels or {}),
         }
         empty: tuple[Any, ...] = ([], {})
@@ -133,6 +137,50 @@ class AsyncTasks:
         body = answer.body if isinstance(answer.body, dict) else {}
         return decode_list(LogLine, body.get("logs"))
 
+    async def update(
+        self,
+        task_id: str,
+        *,
+        description: str | None = None,
+        priority: TaskPriority | None = None,
+        labels: Mapping[str, str] | None = None,
+        run_at: datetime | None = None,
+        max_attempts: int | None = None,
+        timeouts: Timeouts | None = None,
+        if_match: int | None = None,
+    ) -> Task:
+        """Change a task that waits, and give it; what is left out stays as it is.
+
+        `labels` and `timeouts` are replaced as a whole. Raise ConflictError when the task runs or
+        has ended; with `if_match` PreconditionFailedError when it has another version.
+        """
+        body = {
+            "description": description,
+            "priority": priority,
+            "labels": None if labels is None else dict(labels),
+            "run_at": _time(run_at),
+            "max_attempts": max_attempts,
+            "timeouts": _members(timeouts),
+        }
+        given = {name: value for name, value in body.items() if value is not None}
+        path = f"{PATH}/{segment(task_id)}"
+        answer = await self._http.request("PATCH", path, body=given, version=if_match)
+        return decode_model(Task, answer.body)
+
+    async def wait_for(self, task_id: str, *, seconds: float = 30.0) -> Task:
+        """Ask for the task once, and let the server answer when it has ended.
+
+        After `seconds` (30 at most) it is given as it is then: look at `has_ended`. It takes no
+        socket and no watch; `wait` goes on for as long as it takes.
+        """
+        answer = await self._http.request(
+            "GET",
+            f"{PATH}/{segment(task_id)}",
+            params={"wait_seconds": seconds},
+            timeout_seconds=seconds + WAIT_MARGIN_SECONDS,
+        )
+        return decode_model(Task, answer.body)
+
     async def wait(self, task_id: str, timeout: float | None = None) -> Task:  # noqa: ASYNC109  # The name that callers know.
         """Wait until the task completed, failed or was cancelled, and give it.
 
@@ -142,7 +190,9 @@ class AsyncTasks:
         return await self._ends.wait(task_id, self.get, timeout)
 
 
-def _members(value: Backoff | Timeouts | Concurrency | None) -> dict[str, Any] | None:
+def _members(
+    value: Backoff | Timeouts | Concurrency | Deduplication | None,
+) -> dict[str, Any] | None:
     if value is None:
         return None
     members = {field.name: getattr(value, field.name) for field in fields(value)}
