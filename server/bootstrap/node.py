@@ -184,7 +184,7 @@ async def open_node(
             origins=settings.cors_origins,
         ).with_heartbeat(settings.heartbeat_seconds)
         app.add_handlers(r".*", realtime.routes())
-        first_start = await _prepare_first_start(settings, directory, identity)
+        first_start = await prepare_first_start(settings, directory, identity)
         await hub.start()
         stack.push_async_callback(hub.stop)
         if doorbell is not None:
@@ -386,9 +386,10 @@ def _make_services(
     )
 
 
-async def _prepare_first_start(
+async def prepare_first_start(
     settings: Settings, directory: DataDirectory, identity: Identity
 ) -> FirstStart:
+    """Make what a fresh installation needs, and keep the operator's key. Raises Unavailable."""
     first_start = await ensure_bootstrap(
         identity.store,
         identity.passwords,
