@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hive.batches import Plan
+from hive.graphs import Graph
 from hive.tasks import TaskStatus
 
 View = dict[str, Any]
@@ -37,3 +38,18 @@ def _outcome(plan: Plan, index: int, statuses: Mapping[str, TaskStatus]) -> View
         return {"problem": {"code": flaw.code, "pointer": flaw.pointer, "detail": flaw.detail}}
     task_id = plan.task_ids[index]
     return {"task_id": task_id, "status": statuses[task_id]}
+
+
+def graph_view(task_id: str, graph: Graph) -> View:
+    """The schema `TaskGraph`."""
+    return {
+        "task_id": task_id,
+        "nodes": [
+            {"task_id": node.task_id, "name": node.name, "status": node.status}
+            for node in graph.nodes.values()
+        ],
+        "edges": [
+            {"dependency": edge.dependency, "dependent": edge.dependent} for edge in graph.edges
+        ],
+        "truncated": graph.truncated,
+    }

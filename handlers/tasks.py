@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from handlers.batch_views import batch_view
+from handlers.batch_views import batch_view, graph_view
 from handlers.context import Context, Reply
 from handlers.pages import open_page, read_labels
 from handlers.views import log_line_view, receipt_view, task_summary_view, task_view
@@ -16,7 +17,9 @@ from hive import batches, submission
 from hive import task_machine as machine
 from hive.attempts import require_ended
 from hive.changes import Change
+from hive.dag import MOST_EDGES
 from hive.errors import DependencyNotFound, Unavailable
+from hive.graphs import Direction, SubtreeOrder
 from hive.inner_calls import InnerCall
 from hive.permissions import require_owner
 from hive.ports import TaskFilter
@@ -171,10 +174,10 @@ async def cancel_task(context: Context, *, task_id: str, if_match: str | None) -
 
 async def retry_task(context: Context, *, task_id: str, if_match: str | None) -> Reply:
     """Try a failed task again, with new attempts and a new budget of time."""
-    caller, tasks = context.caller, context.services.tasks
+    caller, services = context.caller, context.services
     retry = expecting(read_if_match(if_match), machine.retry)
-    waits_for = (await tasks.get(task_id)).spec.dependencies
-    statuses = await tasks.statuses(waits_for)
+    ended = await services.tasks.get(task_id)
+    statuses = await services.tasks.statuses(ended.spec.dependencies)
 
     def decide(task: Task) -> Change | None:
         require_owner(caller, task.owner)
@@ -182,8 +185,29 @@ async def retry_task(context: Context, *, task_id: str, if_match: str | None) ->
         require_ended(task, statuses)
         return change
 
-    task = await tasks.change(task_id, decide, context.actor)
+    decide(ended)
+    async with services.submissions.room(ended.owner):
+        task = await services.tasks.change(task_id, decide, context.actor)
     return Reply(receipt_view(task))
+
+
+async def cancel_subtree(context: Context, *, task_id: str) -> Reply:
+    """Cancel a task with all that depends on it."""
+    caller, services = context.caller, context.services
+    task = await services.tasks.get(task_id)
+    require_owner(caller, task.owner)
+    principal_id = None if caller.is_admin else caller.principal_id
+    order = SubtreeOrder(context.new_id("can"), task_id, principal_id)
+    outcome = await services.subtrees.cancel(order, context.actor)
+    return Reply({"task_id": task_id, **asdict(outcome)})
+
+
+async def get_task_graph(context: Context, *, task_id: str, direction: str, depth: int) -> Reply:
+    """The tasks around one, and what waits for what."""
+    graph = await context.services.graphs.read(
+        task_id, Direction(direction), depth=depth, most_edges=MOST_EDGES
+    )
+    return Reply(graph_view(task_id, graph))
 
 
 async def get_task_logs(context: Context, *, task_id: str, limit: int, after: int | None) -> Reply:

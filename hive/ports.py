@@ -21,6 +21,7 @@ from hive.changes import Actor, Change
 from hive.coordination_ports import Coordination
 from hive.errors import UnknownField
 from hive.events import Audience, Event
+from hive.graphs import Graphs, Subtrees
 from hive.identity_ports import Accounts
 from hive.leases import LeaseProof
 from hive.nodes import Nodes
@@ -344,6 +345,8 @@ class Services:
     submissions: Submissions
     task_waits: TaskWaits
     batches: Batches
+    graphs: Graphs
+    subtrees: Subtrees
     scheduling: Scheduling
     dispatcher: Dispatcher
     dependencies: Dependencies

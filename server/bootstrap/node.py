@@ -66,6 +66,7 @@ from server.resources import asyncapi_path, openapi_path
 from server.settings import Settings
 from server.signatures import Signatures
 from server.submissions import NodeSubmissions
+from server.subtrees import NodeSubtrees
 from server.task_waits import NodeTaskWaits
 from server.websocket import Realtime
 
@@ -220,6 +221,7 @@ class _Engine:
     presence: NodePresence
     releaser: Releaser
     batches: NodeBatches
+    subtrees: NodeSubtrees
     readiness: Readiness
     signs: NodeSigns
     background: tuple[Part, ...]
@@ -294,7 +296,8 @@ def _make_engine(
         agent_timeout=settings.agent_timeout_seconds,
     )
     batches = NodeBatches(store.batches, store.tasks, releaser)
-    reaper = Reaper(store.tasks, store.sweeps, presence, releaser, periods, interrupted=(batches,))
+    subtrees = NodeSubtrees(store.subtree_orders, store.graphs, store.tasks)
+    reaper = Reaper(store.tasks, store.sweeps, presence, releaser, periods, interrupted=(batches, subtrees))
     relay = OutboxRelay(identity.outbox, store.notices)
     identity.outbox.on_commit(relay.wake)
     recording_duty = Duty(recording.DUTY, store.leadership, node_id, recorder.work)
@@ -319,6 +322,7 @@ def _make_engine(
         presence=presence,
         releaser=releaser,
         batches=batches,
+        subtrees=subtrees,
         readiness=Readiness(store.events, identity.revocations, recorder, recording_duty),
         signs=signs,
         background=(presence, releaser, trail.auditor, *duties, signs),
@@ -362,6 +366,8 @@ def _make_services(
         task_waits=engine.task_waits,
         dispatcher=engine.dispatcher,
         batches=engine.batches,
+        graphs=store.graphs,
+        subtrees=engine.subtrees,
         dependencies=engine.releaser,
         presence=engine.presence,
         nodes=store.nodes,

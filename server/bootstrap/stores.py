@@ -23,6 +23,7 @@ from storage.mongo.client import (
 from storage.mongo.coordination import MongoHive, MongoTopology
 from storage.mongo.diagnosis import MongoDiagnoses
 from storage.mongo.events import MongoEventLog
+from storage.mongo.graphs import MongoGraphs
 from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
@@ -34,6 +35,7 @@ from storage.mongo.open_tasks import MongoOpenTasks
 from storage.mongo.retention import MongoOldData
 from storage.mongo.schedules import MongoSchedules
 from storage.mongo.stream import MongoChangeFeed
+from storage.mongo.subtrees import MongoSubtreeOrders
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
 from storage.redis.client import RedisConnection
@@ -51,6 +53,8 @@ class Store:
     schedules: MongoSchedules
     open_tasks: MongoOpenTasks
     batches: MongoBatches
+    graphs: MongoGraphs
+    subtree_orders: MongoSubtreeOrders
     logs: MongoTaskLogs
     notices: MongoNotices
     events: MongoEventLog
@@ -80,6 +84,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     logs = MongoTaskLogs(database, tasks, keep=settings.log_lines_per_task)
     old = MongoOldData(database)
     batches = MongoBatches(database, tasks)
+    subtree_orders = MongoSubtreeOrders(database)
     notices = MongoNotices(database)
     events = MongoEventLog(database)
     audit = MongoAudit(database)
@@ -92,7 +97,8 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     schema = MongoSchema(database)
     await schema.check()
     await old.prepare()
-    for prepared in (agents, tasks, batches, logs, notices, events, audit, idempotency, nodes):
+    engine = (tasks, batches, subtree_orders)
+    for prepared in (agents, *engine, logs, notices, events, audit, idempotency, nodes):
         await prepared.prepare()
     await schedules.prepare()
     await messages.prepare()
@@ -103,6 +109,8 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         schedules=schedules,
         open_tasks=MongoOpenTasks(tasks.collection),
         batches=batches,
+        graphs=MongoGraphs(tasks.collection),
+        subtree_orders=subtree_orders,
         logs=logs,
         notices=notices,
         events=events,

@@ -28,10 +28,9 @@ AGENT_OPERATIONS = (
     "claim_leases",
     "unregister_agent",
 )
-GRAPH_OPERATIONS = ("get_task_graph", "cancel_subtree")
 TASK_OPERATIONS = (
-    *GRAPH_OPERATIONS,
-    
+    "get_task_graph",
+    "cancel_subtree",
     "get_task",
     "get_task_logs",
     "get_task_status",
