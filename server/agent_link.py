@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -75,8 +75,8 @@ class AgentLink(Peer):
         self._changed = asyncio.Event()
         self._reports: dict[asyncio.Task[None], int] = {}
         self._last_report: dict[str, asyncio.Task[None]] = {}
-        self._messages = links.messages and AgentMessages(
-            agent_id, links.messages, self.write, self._spawn_messages
+        self._mailbox = links.messages and AgentMessages(
+            agent_id, links.messages, self.write, links.spawn
         )
 
     @property
@@ -183,8 +183,8 @@ class AgentLink(Peer):
 
     def heard_of_message(self) -> None:
         """Learn from the log that a message waits for this agent."""
-        if self._messages is not None and self._greeted and not self.ended:
-            self._messages.look()
+        if self._mailbox is not None and self._greeted and not self.ended:
+            self._mailbox.look()
 
     def heard(self) -> None:
         """A process that can still send gets work again."""
@@ -239,9 +239,6 @@ class AgentLink(Peer):
         self._changed.set()
         if known and desired is not was:
             self.write(control_frame("control", action=ACTIONS[desired]))
-
-    def _spawn_messages(self, work: Coroutine[Any, Any, None]) -> None:
-        self._links.spawn(work, name=f"messages to {self.agent_id}")
 
     async def _fetch_controls(self) -> None:
         agent = await self._services.agents.get(self.agent_id)
@@ -367,8 +364,8 @@ class AgentLink(Peer):
         if kind == "heartbeat" and outcome.is_success:
             self._note_heartbeat(frame, outcome.body)
             self.heard_of_message()
-        if kind == ACKNOWLEDGE and self._messages is not None and outcome.status in TAKEN:
-            self._messages.acknowledged(frame["message_id"])
+        if kind == ACKNOWLEDGE and self._mailbox is not None and outcome.status in TAKEN:
+            self._mailbox.acknowledged(frame["message_id"])
         answer = answer_report(frame, outcome)
         if answer is not None:
             await self.answer(answer)

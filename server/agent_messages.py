@@ -27,7 +27,7 @@ class AgentMessages:
         agent_id: str,
         messages: Messages,
         write: Callable[[bytes], object],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None], str], object],
     ) -> None:
         self._agent_id = agent_id
         self._messages = messages
@@ -42,7 +42,7 @@ class AgentMessages:
         self._look_again = True
         if not self._is_looking:
             self._is_looking = True
-            self._spawn(self._push())
+            self._spawn(self._push(), f"messages to {self._agent_id}")
 
     def acknowledged(self, message_id: str) -> None:
         """The agent has taken the message: there is room for another one."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hive import messages as machine
+from server import agent_messages
 from storage.mongo import messages as storage
 from tests.api.running import Agent, Api, RunningNode, found
 
@@ -155,3 +156,39 @@ async def test_a_broadcast_reaches_those_who_are_selected(
         assert await one.api.ok("GET", _box(one)) == []
     nobody = {"data": 1, "selector": {"capabilities": ["nobody-has-this"]}}
     assert await user.ok("POST", BROADCAST, json=nobody) == {"matched": 0, "sent": 0, "full": 0}
+
+
+async def test_messages_come_over_the_link_and_again_over_the_next(
+    node: RunningNode, user: Api, agent: Agent
+) -> None:
+    """Those that waited and those that are sent now; what is acknowledged does not come again."""
+    waited = await _send(user, agent, {"n": 1})
+    async with _link(node, agent) as link:
+        first = await link.until("message")
+        assert (first["message_id"], first["data"]) == (waited, {"n": 1})
+        sent = await _send(user, agent, {"n": 2})
+        second = await link.until("message")
+        assert (second["message_id"], second["data"]) == (sent, {"n": 2})
+        await link.send("acknowledge", id="m1", message_id=waited)
+        result = await link.until("result")
+        assert (result["status"], result["body"]["acknowledged"]) == (200, True)
+    async with _link(node, agent) as link:
+        assert (await link.until("message"))["message_id"] == sent
+        await link.send("acknowledge", id="m2", message_id="msg_none")
+        result = await link.until("result")
+        assert (result["status"], result["problem"]["code"]) == (404, "message-not-found")
+
+
+async def test_a_link_has_few_unacknowledged_messages_out(
+    node: RunningNode, user: Api, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each acknowledgement makes room for the next one, in order."""
+    monkeypatch.setattr(agent_messages, "MOST_UNACKNOWLEDGED", 2)
+    sent = [await _send(user, agent, n) for n in range(5)]
+    got = []
+    async with _link(node, agent) as link:
+        for _ in sent:
+            message_id = (await link.until("message"))["message_id"]
+            got.append(message_id)
+            await link.send("acknowledge", message_id=message_id)
+    assert got == sent
