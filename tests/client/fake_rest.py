@@ -110,6 +110,11 @@ class Rest(tornado.web.RequestHandler):
             case ["DELETE", "tasks", task_id]:
                 self.find(self.hive.tasks, task_id, "task-not-found")
                 return self.hive.cancel(task_id)
+            case ["POST", "tasks", task_id, "retry"]:
+                task = self.find(self.hive.tasks, task_id, "task-not-found")
+                if self.request.headers.get("If-Match", seen := f'"{task["version"]}"') != seen:
+                    raise Refusal(412, "precondition-failed")
+                return self.hive.retry(task_id)
             case ["GET", "tasks", task_id, "logs"]:
                 limit = int(self.get_query_argument("limit", "100"))
                 return {"task_id": task_id, "logs": self.hive.logs[task_id][-limit:]}

@@ -16,7 +16,7 @@ from agentzero_client import (
     Timeouts,
 )
 from agentzero_client.models import Progress
-from tests.client.fake_hive import FakeHive
+from tests.client.fake_hive import TIME, FakeHive
 
 
 async def test_submit_sends_what_is_given_and_nothing_else(
@@ -34,7 +34,8 @@ async def test_submit_sends_what_is_given_and_nothing_else(
         max_attempts=2,
         backoff=Backoff(kind="fixed", base_seconds=1.5),
         non_retryable=["bad-input"],
-        timeouts=Timeouts(execution_seconds=5),
+        retry_seconds=90,
+        timeouts=Timeouts(execution_seconds=5, heartbeat_seconds=2),
         run_at=datetime(2026, 11, 21, 10, tzinfo=timezone(timedelta(hours=1))),
         concurrency=Concurrency(key="k", limit=1),
         labels={"team": "blue"},
@@ -53,7 +54,8 @@ async def test_submit_sends_what_is_given_and_nothing_else(
             "max_attempts": 2,
             "backoff": {"kind": "fixed", "base_seconds": 1.5},
             "non_retryable": ["bad-input"],
-            "timeouts": {"execution_seconds": 5},
+            "retry_seconds": 90,
+            "timeouts": {"execution_seconds": 5, "heartbeat_seconds": 2},
             "run_at": "2026-11-21T09:00:00Z",
             "concurrency": {"key": "k", "limit": 1},
             "labels": {"team": "blue"},
@@ -98,6 +100,24 @@ async def test_task_is_changed_while_it_waits_and_asked_for_until_it_ends(
     assert bodies[-1] == {"priority": "low", "labels": {}, "timeouts": {"queue_seconds": 5}}
     await client.tasks.cancel(receipt.task_id)
     assert (await client.tasks.wait_for(receipt.task_id, seconds=0.5)).has_ended
+
+
+async def test_failed_task_is_retried_and_tells_what_came_late(
+    hive: FakeHive, client: AsyncClient
+) -> None:
+    """Why it was not tried again, what an agent said afterwards, and another try."""
+    late = {"attempt": 1, "agent_id": "agt_1", "fence": 1, "status": "completed", "result": [1]}
+    task_id = hive.add_task("t", late_result={**late, "time": TIME}, retry_seconds=9)
+    hive.move(task_id, "task.failed", status="failed", retries_ended="attempts-used")
+    task = await client.tasks.get(task_id)
+    assert (task.retries_ended, task.retry_seconds) == ("attempts-used", 9)
+    assert task.late_result is not None
+    assert (task.late_result.result, task.late_result.time) == ([1], task.created_at)
+    with pytest.raises(PreconditionFailedError):
+        await client.tasks.retry(task_id, if_match=task.version + 1)
+    assert (await client.tasks.retry(task_id, if_match=task.version)).status == "queued"
+    with pytest.raises(ConflictError, match="illegal-transition"):
+        await client.tasks.retry(task_id)
 
 
 async def test_agents_are_registered_changed_and_removed(

@@ -130,6 +130,8 @@ def _check_moves(task_id: str, events: Sequence[Json]) -> Iterator[Violation]:
     statuses = [TaskStatus(event["data"]["status"]) for event in events]
     for before, after, event in zip(statuses, statuses[1:], events[1:], strict=False):
         stays = after is before and before not in ENDED and event["type"] in STAYING
+        # What comes late is kept beside a task that has ended, too.
+        stays = stays or (after is before and event["type"] == "task.late_result")
         if not stays and after not in LEGAL_MOVES[before]:
             yield Violation("illegal-move", event["id"], f"{before} to {after} ({event['type']})")
 

@@ -15,6 +15,7 @@ TaskStatus = Literal[
 ]
 TaskPriority = Literal["low", "medium", "high", "critical"]
 DependencyPolicy = Literal["fail", "skip-me", "run"]
+RetriesEnded = Literal["attempts-used", "not-retryable", "budget-used", "timed-out"]
 AgentStatus = Literal["idle", "busy", "paused", "draining", "offline"]
 DesiredState = Literal["active", "paused", "draining"]
 AgentAction = Literal["pause", "resume", "restart", "drain", "stop"]
@@ -144,11 +145,12 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Limits in seconds: until started, of one attempt, from submission to the end."""
+    """Limits in seconds: until started, of one attempt, from submission to the end, of silence."""
 
     queue_seconds: float | None = None
     execution_seconds: float | None = None
     total_seconds: float | None = None
+    heartbeat_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +202,7 @@ class TaskSummary:
     on_dependency_failure: DependencyPolicy | None = None
     progress: Progress | None = None
     error: TaskFailure | None = None
+    retries_ended: RetriesEnded | None = None
     reason: str | None = None
     cancel_requested: bool = False
     log_count: int = 0
@@ -223,13 +226,32 @@ class HeldBy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LateResult:
+    """What an agent reported under a lease that was taken back: it counts for nothing.
+
+    `result_bytes` is the size of a result that was too large to keep.
+    """
+
+    attempt: int
+    agent_id: str
+    fence: int
+    status: Literal["completed", "failed"]
+    time: datetime
+    result: Any = None
+    result_bytes: int | None = None
+    error: TaskFailure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task(TaskSummary):
     """One task with its free-form values."""
 
     parameters: Any = None
     result: Any = None
+    late_result: LateResult | None = None
     backoff: Backoff | None = None
     non_retryable: list[str] = field(default_factory=list)
+    retry_seconds: float | None = None
     timeouts: Timeouts | None = None
     concurrency: Concurrency | None = None
     deduplication: Deduplication | None = None
@@ -337,6 +359,7 @@ class LeasedTask:
     labels: Mapping[str, str]
     description: str | None = None
     parameters: Any = None
+    heartbeat_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,6 +97,7 @@ class Tasks(Facade[AsyncTasks]):
     get = blocking(AsyncTasks.get)
     list = iterating(AsyncTasks.list)
     cancel = blocking(AsyncTasks.cancel)
+    retry = blocking(AsyncTasks.retry)
     logs = blocking(AsyncTasks.logs)
     wait = blocking(AsyncTasks.wait)
     wait_for = blocking(AsyncTasks.wait_for)

@@ -51,6 +51,7 @@ class AsyncTasks:
         max_attempts: int | None = None,
         backoff: Backoff | None = None,
         non_retryable: Sequence[str] = (),
+        retry_seconds: float | None = None,
         timeouts: Timeouts | None = None,
         run_at: datetime | None = None,
         concurrency: Concurrency | None = None,
@@ -74,6 +75,7 @@ class AsyncTasks:
             "max_attempts": max_attempts,
             "backoff": _members(backoff),
             "non_retryable": list(non_retryable),
+            "retry_seconds": retry_seconds,
             "timeouts": _members(timeouts),
             "run_at": _time(run_at),
             "concurrency": _members(concurrency),
@@ -125,6 +127,16 @@ class AsyncTasks:
         answer = await self._http.request("DELETE", path, version=if_match)
         body = answer.body if isinstance(answer.body, dict) else {}
         return decode_model(TaskReceipt, body.get("result"))
+
+    async def retry(self, task_id: str, *, if_match: int | None = None) -> TaskReceipt:
+        """Queue a failed task again, with new attempts. Raise ConflictError for any other.
+
+        With `if_match` only while the task has that version: raise PreconditionFailedError. After a
+        ConnectionFailedError it may be queued already, and trying again raises ConflictError.
+        """
+        path = f"{PATH}/{segment(task_id)}/retry"
+        answer = await self._http.request("POST", path, version=if_match)
+        return decode_model(TaskReceipt, answer.body)
 
     async def logs(
         self, task_id: str, *, limit: int = 100, after: int | None = None

@@ -163,13 +163,18 @@ class Worker:
         finally:
             hurried.cancel()
 
+    def _period_seconds(self, lease: Lease) -> float:
+        """How long the lease lasts from one sign of life to the next."""
+        heartbeat = lease.task.heartbeat_seconds
+        return self.lease_seconds if heartbeat is None else min(self.lease_seconds, heartbeat)
+
     def _execute(self, lease: Lease) -> None:
         execution = Execution(
             lease,
             self._handlers,
             self._client,
             self._reporter,
-            lambda: self.lease_seconds,
+            lambda: self._period_seconds(lease),
             self._cancel_grace_seconds,
         )
         self._executions[lease.lease_id] = execution
