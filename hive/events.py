@@ -128,7 +128,7 @@ def audience_of(principal: Principal) -> Audience:
     return Audience(principal.principal_id, sees_all=principal.is_admin)
 
 
-def source_of(subject: str) -> str:
+def source_of(subject: str, data: Mapping[str, Any] | None = None) -> str:
     """Where the resource of an event is: a path of the REST contract, or the log itself."""
     if subject.startswith("msg_") and data is not None:
         return f"/api/v1/agents/{data['agent_id']}/messages"
@@ -145,7 +145,7 @@ def envelope(event: Event) -> dict[str, Any]:
     body: dict[str, Any] = {
         "specversion": "1.0",
         "id": event.id,
-        "source": source_of(event.subject),
+        "source": source_of(event.subject, event.data),
         "type": event.type,
         "subject": event.subject,
         "time": event.time,

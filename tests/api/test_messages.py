@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hive import messages as machine
 from server import agent_messages
 from storage.mongo import messages as storage
 from tests.api.running import Agent, Api, RunningNode, found
+from tests.realtime.client import JudgedSocket, open_socket
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BROADCAST = "/api/v1/hive/broadcast"
@@ -19,6 +22,15 @@ BROADCAST = "/api/v1/hive/broadcast"
 
 def _box(agent: Agent) -> str:
     return f"/api/v1/agents/{agent.agent_id}/messages"
+
+
+@asynccontextmanager
+async def _link(node: RunningNode, agent: Agent) -> AsyncIterator[JudgedSocket]:
+    path = f"/ws/agents/{agent.agent_id}"
+    async with open_socket(node.url, path, token=agent.api.credential) as link:
+        await link.send("hello")
+        await link.until("ready")
+        yield link
 
 
 async def _send(api: Api, agent: Agent, data: Any, **more: Any) -> str:
