@@ -71,6 +71,7 @@ soak: setup ## Hours of faults and load.
 .PHONY: bench
 bench: setup ## Measurements.
 	$(call RUN_MARKED,bench)
+	$(BIN)/python -m benchmarks.claims --keep
 	$(BIN)/python -m benchmarks.login
 	$(BIN)/python -m benchmarks.operations
 	$(BIN)/python -m benchmarks.pipeline
