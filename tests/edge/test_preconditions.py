@@ -76,6 +76,7 @@ CHANGES = {
     ),
     "unregister_agent": Change(an_agent),
     "cancel_task": Change(a_task),
+    "update_task": Change(a_task, {"priority": "high"}),
     "update_schedule": Change(
         a_schedule, {"task": {"name": "work"}, "interval_seconds": 3600}
     ),
