@@ -22,6 +22,7 @@ from hive.duty_ports import Recorded
 from hive.leases import NewLease
 from hive.tasks import Task
 from server import cli
+from server.identifiers import TypeIdentifiers
 from server.recorder import DUTY, Recorder
 from storage.mongo.changes import update_pipeline
 from storage.mongo.resources import Resources
@@ -167,6 +168,32 @@ def claim_in_two_steps() -> None:
     MongoTasks.claim = claim  # type: ignore[method-assign]
 
 
+def insert_twice() -> None:
+    """One submission in ten is written again under another identifier, as a careless retry does."""
+    insert = MongoTasks.insert
+
+    async def insert_again(self: MongoTasks, task_id: str, change: Change, actor: Actor) -> Task:
+        made = await insert(self, task_id, change, actor)
+        if random.random() < 0.1:
+            await insert(self, TypeIdentifiers().new("tsk"), change, actor)
+        return made
+
+    MongoTasks.insert = insert_again  # type: ignore[method-assign]
+
+
+def stale_read() -> None:
+    """One read in five gives what was read first, as from a secondary that lags."""
+    get = MongoTasks.get
+    first: dict[str, Task] = {}
+
+    async def get_old(self: MongoTasks, task_id: str) -> Task:
+        task = await get(self, task_id)
+        known = first.setdefault(task_id, task)
+        return known if random.random() < 0.2 else task
+
+    MongoTasks.get = get_old  # type: ignore[method-assign]
+
+
 MUTATIONS: Mapping[str, Callable[[], None]] = {
     "event-apart": event_apart,
     "fence-stays": fence_stays,
@@ -174,6 +201,8 @@ MUTATIONS: Mapping[str, Callable[[], None]] = {
     "checkpoint-first": checkpoint_first,
     "receipt-first": receipt_first,
     "claim-in-two-steps": claim_in_two_steps,
+    "insert-twice": insert_twice,
+    "stale-read": stale_read,
 }
 
 if __name__ == "__main__":

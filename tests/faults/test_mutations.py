@@ -22,6 +22,8 @@ SEEN_AS = {
     "checkpoint-first": {"version-hole", "no-event"},
     "receipt-first": {"lost-task"},
     "claim-in-two-steps": {"illegal-move"},
+    "insert-twice": {"unexpected-task"},
+    "stale-read": {"backward-read"},
 }
 
 
