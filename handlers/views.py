@@ -22,7 +22,7 @@ from hive.task_spec import (
     Sticky,
     Timeouts,
 )
-from hive.tasks import LateResult, Task, TaskError
+from hive.tasks import SHOWN_AT_MOST, LateResult, Task, TaskError
 from hive.users import UserDetail
 
 View = dict[str, Any]
@@ -44,6 +44,7 @@ def agent_view(agent: Agent) -> View:
             "version": agent.version,
             "agent_version": agent.agent_version,
             "last_heartbeat_at": agent.last_heartbeat_at,
+            "drain_deadline": agent.drain_deadline,
             "created_at": agent.created_at,
             "updated_at": agent.updated_at,
         }
@@ -102,7 +103,8 @@ def lease_view(task: Task) -> View:
         "description": task.spec.description,
         "priority": task.spec.priority,
         "parameters": task.spec.parameters,
-        "dependencies": task.spec.dependencies,
+        "dependencies": task.spec.dependencies[:SHOWN_AT_MOST],
+        "dependency_count": _dependency_count(task),
         "required_capabilities": task.spec.required_capabilities,
         "attempt": task.attempt,
         "max_attempts": task.spec.max_attempts,
@@ -192,8 +194,9 @@ def task_summary_view(task: Task) -> View:
             "agent_id": task.agent_id,
             "attempt": task.attempt,
             "max_attempts": spec.max_attempts,
-            "dependencies": spec.dependencies,
-            "waiting_on": task.waiting_on,
+            "dependencies": spec.dependencies[:SHOWN_AT_MOST],
+            "dependency_count": _dependency_count(task),
+            "waiting_on": task.waiting_on[:SHOWN_AT_MOST],
             "required_capabilities": spec.required_capabilities,
             "agent_labels": _fields(spec.agent_labels),
             "sticky": _fields(spec.sticky),
@@ -221,6 +224,8 @@ def task_view(task: Task) -> View:
     lease = task.lease
     return task_summary_view(task) | _present(
         {
+            "dependencies": spec.dependencies,
+            "waiting_on": task.waiting_on,
             "parameters": spec.parameters,
             "result": task.result,
             "late_result": _late_result(task.late_result),
@@ -288,6 +293,12 @@ def _late_result(late: LateResult | None) -> View | None:
             "time": late.time,
         }
     )
+
+
+def _dependency_count(task: Task) -> int:
+    """Tasks of earlier releases don't know it, and their lists were read as a whole."""
+    known = task.dependency_count
+    return len(task.spec.dependencies) if known is None else known
 
 
 def _present(view: Mapping[str, Any]) -> View:

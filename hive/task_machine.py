@@ -21,6 +21,8 @@ from hive.submission import open_mark
 from hive.task_spec import PRIORITY_RANKS, DependencyPolicy, TaskSpec
 from hive.tasks import LEGAL_MOVES, RetriesEnded, Task, TaskError, TaskStatus
 
+DRAINED: Final = "drained"
+"""The reason of a task whose agent did not end it before its drain was over."""
 SPENT_LEASES_KEPT: Final = 100
 CANCELLED: Final = "cancelled"
 """The reason of a cancellation that somebody asked for."""
@@ -42,6 +44,7 @@ def submit(spec: TaskSpec, owner: str, waiting_on: tuple[str, ...]) -> Change:
         "priority": spec.priority,
         "rank": PRIORITY_RANKS[spec.priority],
         "dependencies": list(spec.dependencies),
+        "dependency_count": len(spec.dependencies),
         "waiting_on": list(waiting_on),
         "required_capabilities": list(spec.required_capabilities),
         "capability_key": queue_key(spec),
@@ -173,6 +176,25 @@ def expire(task: Task, chance: float, lease_seconds: float = 0.0) -> Change:
         return _end(task, _S.CANCELLED, task.lease, {"reason": task.reason or CANCELLED})
     error = attempts.loss(task, lease_seconds)
     return _attempt_ended(task, task.lease, error, final=False, chance=chance)
+
+
+def take_back(task: Task, agent_id: str, *, is_drained: bool, chance: float) -> Change | None:
+    """Take the task from an agent before its lease is over; None when it does not hold it.
+
+    A drained agent's attempt does not count, as if it had released the task. Of an agent that is
+    gone it does, as of any lost lease. A task that was to be cancelled is.
+    """
+    held = task.lease
+    if held is None or held.agent_id != agent_id:
+        return None
+    if task.cancel_requested:
+        return _end(task, _S.CANCELLED, held, {"reason": task.reason or CANCELLED})
+    if not is_drained:
+        error = TaskError("lease-expired", "The agent is offline, and its lease was taken back.")
+        return _attempt_ended(task, held, error, final=False, chance=chance)
+    _require_move(task, _S.QUEUED)
+    over = {**_lease_over(task, held), "queued_at": NOW, "attempt": Plus("attempt", -1)}
+    return Change("task.released", {"status": _S.QUEUED, **over, "reason": DRAINED})
 
 
 def time_out(task: Task, what: str, chance: float) -> Change | None:

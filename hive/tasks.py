@@ -58,12 +58,17 @@ class RetriesEnded(StrEnum):
 
 SUMMARY_FIELDS: Final = (
     "name", "description", "priority", "status", "owner", "agent_id", "attempt", "max_attempts",
-    "dependencies", "waiting_on", "required_capabilities", "agent_labels", "sticky",
+    "dependencies", "dependency_count", "waiting_on", "required_capabilities", "agent_labels", "sticky",
     "on_dependency_failure", "labels",
     "progress", "error", "retries_ended", "reason", "cancel_requested", "log_count", "run_at",
     "started_at", "ended_at", "version", "created_at", "updated_at",
 )  # fmt: skip
 """What lists and events tell of a task, besides `task_id`: everything but the free-form values."""
+
+LONG_LISTS: Final = ("dependencies", "waiting_on")
+"""Of these, lists, events and leases tell the first `SHOWN_AT_MOST` only; the task tells all."""
+
+SHOWN_AT_MOST: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class Task:
     created_at: datetime
     updated_at: datetime
     waiting_on: tuple[str, ...] = ()
+    dependency_count: int | None = None
     attempt: int = 0
     fence: int = 0
     lease: TaskLease | None = None

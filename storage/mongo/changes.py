@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from hive.changes import ABSENT, NOW, Actor, After, Append, Change, Deadline, Plus, Without
@@ -25,9 +26,17 @@ _MARKS = (After, Plus, Append, Without)
 
 
 def update_pipeline(
-    change: Change, actor: Actor, *, identifier: str, summary: Sequence[str]
+    change: Change,
+    actor: Actor,
+    *,
+    identifier: str,
+    summary: Sequence[str],
+    capped: Mapping[str, int] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
-    """The update pipeline of a visible change. `identifier` names `_id` in the event's data."""
+    """The update pipeline of a visible change. `identifier` names `_id` in the event's data.
+
+    Of the lists in `capped` the event has so many items at most.
+    """
     assigned = {name: expression(value) for name, value in change.fields.items()}
     assigned["version"] = expression(Plus("version"))
     assigned["updated_at"] = expression(NOW)
@@ -38,7 +47,7 @@ def update_pipeline(
         "time": "$$NOW",
         "version": "$version",
         "actor": {"$literal": actor.actor_id},
-        "data": {identifier: "$_id", **{name: f"${name}" for name in summary}},
+        "data": {identifier: "$_id", **{name: _shown(name, capped) for name in summary}},
     }
     if actor.request_id is not None:
         event["request_id"] = {"$literal": actor.request_id}
@@ -53,6 +62,10 @@ class Expression:
     """A value that storage has worked out itself, as an aggregation expression."""
 
     value: Any
+
+
+def _shown(name: str, capped: Mapping[str, int]) -> Any:
+    return {"$slice": [f"${name}", capped[name]]} if name in capped else f"${name}"
 
 
 def in_time(deadline: Deadline) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Resources(Generic[R]):
         read: Callable[[Mapping[str, Any]], R],
         missing: type[NotFound],
         alive: Mapping[str, Any],
+        capped: Mapping[str, int] | None = None,
         prepare: Callable[[Change], Awaitable[Change]] | None = None,
     ) -> None:
         self.collection = collection
@@ -59,6 +60,7 @@ class Resources(Generic[R]):
         self._summary = summary
         self._missing = missing
         self._alive = alive
+        self._capped = capped or {}
         # What has to be read or taken elsewhere before a change can be written.
         self._prepare = prepare
         self._committed: list[Committed] = []
@@ -107,7 +109,7 @@ class Resources(Generic[R]):
         change = await self.prepared(change)
         document = await self.collection.find_one_and_update(
             query,
-            update_pipeline(change, actor, identifier=self._identifier, summary=self._summary),
+            self._pipeline(change, actor),
             projection={"event": False},
             upsert=upsert,
             sort=sort,
@@ -120,6 +122,15 @@ class Resources(Generic[R]):
         for callback in self._committed:
             callback(resource, change.event)
         return resource
+
+    def _pipeline(self, change: Change, actor: Actor) -> list[Document]:
+        return update_pipeline(
+            change,
+            actor,
+            identifier=self._identifier,
+            summary=self._summary,
+            capped=self._capped,
+        )
 
     async def prepared(self, change: Change) -> Change:
         """The change as it can be written at any time from now on."""
@@ -144,12 +155,7 @@ class Resources(Generic[R]):
         updates = [
             UpdateOne(
                 dict(query),
-                update_pipeline(
-                    await self.prepared(change),
-                    actor,
-                    identifier=self._identifier,
-                    summary=self._summary,
-                ),
+                self._pipeline(await self.prepared(change), actor),
                 upsert=upsert,
             )
             for query, change in writes

@@ -36,6 +36,7 @@ def read_task(document: Document) -> Task:
         created_at=document["created_at"],
         updated_at=document["updated_at"],
         waiting_on=tuple(document["waiting_on"]),
+        dependency_count=document.get("dependency_count"),
         attempt=document["attempt"],
         fence=document["fence"],
         lease=_read_lease(document),

@@ -18,7 +18,7 @@ from hive.errors import LeaseLost, LeaseNotFound, SlotTaken, TaskNotFound
 from hive.leases import LeaseProof, NewLease
 from hive.ports import DecideTask, TaskFilter
 from hive.queue_order import DEFAULT_AGE_SECONDS
-from hive.tasks import SUMMARY_FIELDS, Task, TaskStatus
+from hive.tasks import LONG_LISTS, SHOWN_AT_MOST, SUMMARY_FIELDS, Task, TaskStatus
 from storage.mongo.admission import INDEXES as ADMISSION_INDEXES
 from storage.mongo.admission import Admission
 from storage.mongo.attempts import BUDGET_INDEX, WITHIN_BUDGET, keep_late_result
@@ -141,6 +141,7 @@ INDEXES = (
     ),
 )
 WITHOUT_FREE_FORM = {"event": False, "parameters": False, "result": False, "late_result": False}
+AS_SHOWN = {**WITHOUT_FREE_FORM, **dict.fromkeys(LONG_LISTS, {"$slice": SHOWN_AT_MOST})}
 
 
 class MongoTasks:
@@ -160,6 +161,7 @@ class MongoTasks:
             read=read_task,
             missing=TaskNotFound,
             alive={},
+            capped=dict.fromkeys(LONG_LISTS, SHOWN_AT_MOST),
             prepare=places.complete,
         )
         self.admission = Admission(self.resources)
@@ -214,7 +216,7 @@ class MongoTasks:
         if after is not None:
             query["_id"] = {"$lt" if newest_first else "$gt": after}
         way = DESCENDING if newest_first else ASCENDING
-        cursor = self.collection.find(query, WITHOUT_FREE_FORM).sort("_id", way)
+        cursor = self.collection.find(query, AS_SHOWN).sort("_id", way)
         return [read_task(document) async for document in cursor.limit(limit)]
 
     @guarded
@@ -317,7 +319,7 @@ class MongoTasks:
 
     @guarded
     async def held_by(self, agent_id: str) -> Sequence[Task]:
-        held = self.collection.find({"lease.agent_id": agent_id}, WITHOUT_FREE_FORM)
+        held = self.collection.find({"lease.agent_id": agent_id}, AS_SHOWN)
         return [read_task(document) async for document in held.sort("lease.slot", ASCENDING)]
 
     @guarded
