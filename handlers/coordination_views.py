@@ -6,7 +6,7 @@ from typing import Any
 
 from hive.agents import AgentStatus
 from hive.coordination import HiveControl
-from hive.coordination_ports import CapabilityUse, Leader, QueueDepth
+from hive.coordination_ports import CapabilityUse, Leader, QueueDepth, TakenBack
 from hive.diagnosis import CAUSES, Diagnosis
 from hive.nodes import NodeInfo
 from hive.tasks import Task
@@ -83,3 +83,8 @@ def diagnosis_view(task: Task, diagnosis: Diagnosis | None) -> View:
     if diagnosis.concurrency_key is not None:
         view["concurrency_key"] = diagnosis.concurrency_key
     return view
+
+
+def taken_back_view(one: TakenBack) -> View:
+    """The schema `TakenBack`."""
+    return {"task_id": one.task_id, "agent_id": one.agent_id, "reason": one.reason}

@@ -13,6 +13,7 @@ from handlers.coordination_views import (
     leader_view,
     node_view,
     queue_depth_view,
+    taken_back_view,
 )
 from handlers.pages import open_page
 from hive import coordination as machine
@@ -103,3 +104,9 @@ async def get_task_diagnosis(context: Context, *, task_id: str) -> Reply:
     task = await services.tasks.get(task_id)
     snapshot = await services.coordination.diagnoses.snapshot([task])
     return Reply(diagnosis_view(task, diagnose(task, snapshot)))
+
+
+async def rebalance_hive(context: Context) -> Reply:
+    """Take back what offline and drained agents hold."""
+    taken = await context.services.coordination.rebalancing.rebalance(context.actor)
+    return Reply({"taken_back": [taken_back_view(one) for one in taken]})

@@ -34,6 +34,13 @@ class HiveAction(StrEnum):
     DRAIN = "drain"
 
 
+class TakeBack(StrEnum):
+    """Why a lease is taken from an agent before it is over."""
+
+    AGENT_OFFLINE = "agent-offline"
+    DRAINED = "drained"
+
+
 HIVE: Final = "hive"
 """The identifier of the one document, and the subject of its events."""
 TARGETS: Final[Mapping[HiveAction, tuple[HiveState, str]]] = {

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from hive.changes import Actor, Change
-from hive.coordination import HiveControl
+from hive.coordination import HiveControl, TakeBack
 from hive.diagnosis import Snapshot
 from hive.messages import Mailboxes, Messages
 from hive.tasks import Task
@@ -89,6 +89,32 @@ class Diagnoses(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A lease that is, or was, taken from an agent."""
+
+    task_id: str
+    agent_id: str
+    reason: TakeBack
+
+
+class Holders(Protocol):
+    """Leases of agents that should not hold them now."""
+
+    async def drained(self, *, limit: int) -> Sequence[TakenBack]:
+        """Leases of draining agents whose deadline is over."""
+
+    async def offline(self, *, limit: int) -> Sequence[TakenBack]:
+        """Leases of agents that are offline, or were unregistered."""
+
+
+class Rebalancing(Protocol):
+    """Takes leases back before they are over."""
+
+    async def rebalance(self, actor: Actor) -> Sequence[TakenBack]:
+        """Take back what offline agents hold, and drained ones; at most 1,000 leases at a time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Coordination:
     """What the operations of the tag `hive` reach."""
 
@@ -97,3 +123,4 @@ class Coordination:
     diagnoses: Diagnoses
     messages: Messages
     mailboxes: Mailboxes
+    rebalancing: Rebalancing

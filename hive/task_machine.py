@@ -193,8 +193,9 @@ def take_back(task: Task, agent_id: str, *, is_drained: bool, chance: float) -> 
         error = TaskError("lease-expired", "The agent is offline, and its lease was taken back.")
         return _attempt_ended(task, held, error, final=False, chance=chance)
     _require_move(task, _S.QUEUED)
-    over = {**_lease_over(task, held), "queued_at": NOW, "attempt": Plus("attempt", -1)}
-    return Change("task.released", {"status": _S.QUEUED, **over, "reason": DRAINED})
+    fields = {**_lease_over(task, held, by_holder=False), "queued_at": NOW, "reason": DRAINED}
+    fields |= {"status": _S.QUEUED, "attempt": Plus("attempt", -1)}
+    return Change("task.released", fields)
 
 
 def time_out(task: Task, what: str, chance: float) -> Change | None:

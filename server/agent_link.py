@@ -24,6 +24,7 @@ from hive.changes import Actor
 from hive.errors import AgentNotFound, HiveError
 from hive.events import Event
 from hive.permissions import Principal, require_agent
+from hive.task_machine import DRAINED
 from hive.tasks import Task
 from server.agent_messages import AgentMessages
 from server.closing import CloseCode, Disconnect, ErrorCode, FrameRefused
@@ -167,7 +168,8 @@ class AgentLink(Peer):
             # A process that let a lease run out may hang; its socket can stay open for long.
             if event.data.get("error", {}).get("code") in LOST_LEASES:
                 self._is_silent = True
-            self._lose(held)
+            is_drained = (event.type, event.data.get("reason")) == ("task.released", DRAINED)
+            self._lose(held, DRAINED if is_drained else "lost")
 
     def heard_of_agent(self, event: Event) -> None:
         """Learn from the log what is wanted of the agent."""

@@ -362,6 +362,9 @@ class Preparation:
         body = {"data": {"reload": True}, "selector": {"capabilities": [CAPABILITY]}}
         return self._same(count, "POST", "/api/v1/hive/broadcast", body)
 
+    def _rebalance_hive(self, count: int) -> Iterator[Request]:
+        return self._same(count, "POST", "/api/v1/hive/rebalance")
+
     def _control_hive(self, count: int) -> Iterator[Request]:
         # A paused hive would leave the claims of the others without work.
         return self._same(count, "POST", "/api/v1/hive/control", {"action": "resume"})

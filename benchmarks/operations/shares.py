@@ -20,6 +20,7 @@ SHARES: Mapping[str, float] = {
     "list_diagnoses": 5,
     "get_task_diagnosis": 5,
     "control_hive": 3,
+    "rebalance_hive": 3,
     "get_me": 40,
     "get_task_logs": 20,
     "get_task_status": 5,

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hive.events import Event
 from hive.coordination_ports import Coordination
+from hive.events import Event
 from hive.ports import Limits, Services
 from server import recorder as recording
 from server.addresses import AddressResolver
@@ -49,8 +49,8 @@ from server.key_expiry import DUTY as KEY_EXPIRY
 from server.key_expiry import KeyExpiry
 from server.keys import Keys
 from server.load import Load
-from server.node_presence import NodeSigns
 from server.mailboxes import NodeMailboxes
+from server.node_presence import NodeSigns
 from server.outbox import DUTY as OUTBOX
 from server.outbox import OutboxRelay
 from server.peers import Peers
@@ -58,11 +58,12 @@ from server.presence import NodePresence
 from server.readiness import Readiness
 from server.reaper import DUTY as REAPER
 from server.reaper import Periods, Reaper
+from server.rebalancing import Rebalancer
 from server.recorder import Recorder
 from server.releaser import Releaser
+from server.resources import asyncapi_path, openapi_path
 from server.retention import DUTY as RETENTION
 from server.retention import Retention
-from server.resources import asyncapi_path, openapi_path
 from server.settings import Settings
 from server.signatures import Signatures
 from server.submissions import NodeSubmissions
@@ -218,6 +219,7 @@ class _Engine:
     dispatcher: NodeDispatcher
     task_waits: NodeTaskWaits
     mailboxes: NodeMailboxes
+    rebalancer: Rebalancer
     presence: NodePresence
     releaser: Releaser
     batches: NodeBatches
@@ -295,9 +297,17 @@ def _make_engine(
         grace=settings.cancel_grace_seconds,
         agent_timeout=settings.agent_timeout_seconds,
     )
+    rebalancer = Rebalancer(store.tasks, store.holders)
     batches = NodeBatches(store.batches, store.tasks, releaser)
     subtrees = NodeSubtrees(store.subtree_orders, store.graphs, store.tasks)
-    reaper = Reaper(store.tasks, store.sweeps, presence, releaser, periods, interrupted=(batches, subtrees))
+    reaper = Reaper(
+        store.tasks,
+        store.sweeps,
+        presence,
+        releaser,
+        periods,
+        interrupted=(batches, subtrees, rebalancer),
+    )
     relay = OutboxRelay(identity.outbox, store.notices)
     identity.outbox.on_commit(relay.wake)
     recording_duty = Duty(recording.DUTY, store.leadership, node_id, recorder.work)
@@ -319,6 +329,7 @@ def _make_engine(
         dispatcher=dispatcher,
         task_waits=task_waits,
         mailboxes=mailboxes,
+        rebalancer=rebalancer,
         presence=presence,
         releaser=releaser,
         batches=batches,
@@ -377,6 +388,7 @@ def _make_services(
             diagnoses=store.diagnoses,
             messages=store.messages,
             mailboxes=engine.mailboxes,
+            rebalancing=engine.rebalancer,
         ),
         identifiers=TypeIdentifiers(),
         cursors=SignedCursors(keys.cursors),

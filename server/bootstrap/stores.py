@@ -24,6 +24,7 @@ from storage.mongo.coordination import MongoHive, MongoTopology
 from storage.mongo.diagnosis import MongoDiagnoses
 from storage.mongo.events import MongoEventLog
 from storage.mongo.graphs import MongoGraphs
+from storage.mongo.holders import MongoHolders
 from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
@@ -69,6 +70,7 @@ class Store:
     topology: MongoTopology
     diagnoses: MongoDiagnoses
     messages: MongoMessages
+    holders: MongoHolders
 
 
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
@@ -92,6 +94,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     nodes = MongoNodes(database)
     hive = MongoHive(database)
     messages = MongoMessages(database)
+    holders = MongoHolders(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
     schema = MongoSchema(database)
@@ -102,6 +105,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         await prepared.prepare()
     await schedules.prepare()
     await messages.prepare()
+    await holders.prepare()
     await schema.migrate(uuid.uuid4().hex)
     return Store(
         agents=agents,
@@ -125,6 +129,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         topology=MongoTopology(database),
         diagnoses=MongoDiagnoses(database, hive),
         messages=messages,
+        holders=holders,
     )
 
 

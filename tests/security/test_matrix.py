@@ -117,6 +117,7 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "list_diagnoses": READERS,
     "get_task_diagnosis": READERS,
     "control_hive": ADMINS,
+    "rebalance_hive": ADMINS,
     "list_events": READERS,
 }
 NOBODIES: Final = {
