@@ -338,10 +338,10 @@ class AgentLink(Peer):
         self._held.drop(held)
         self._changed.set()
 
-    def _lose(self, held: Held) -> None:
+    def _lose(self, held: Held, reason: str = "lost") -> None:
         self._drop(held)
         if not held.ending:
-            self.write(control_frame("cancel", lease_id=held.lease_id, reason="lost"))
+            self.write(control_frame("cancel", lease_id=held.lease_id, reason=reason))
 
     def _tell_cancel(self, held: Held) -> None:
         if not held.cancel_told:
