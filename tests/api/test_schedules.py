@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import yaml
 
-from server.resources import openapi_path
+from agentzero_client import AsyncClient
+from tests.api.operations import CONTRACT
 from tests.api.running import NOBODY_HAS_THIS, Agent, Api, RunningNode, found
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -61,10 +61,11 @@ async def test_a_schedule_makes_its_task_again_and_again(user: Api) -> None:
 
 async def test_parameters_are_kept_byte_for_byte(user: Api) -> None:
     """Neither the schedule nor its tasks read what is free-form."""
-    body = b'{"name":"%s","interval_seconds":86400,"task":{"name":"t","parameters":[1.0,1e2]}}'
+    task = b'{"name":"t","required_capabilities":["nobody-has-this"],"parameters":[1.0,1e2]}'
+    body = b'{"name":"%s","interval_seconds":86400,"task":%s}'
     response = await user.post(
         PATH,
-        content=body % uuid.uuid4().hex.encode(),
+        content=body % (uuid.uuid4().hex.encode(), task),
         headers={"Content-Type": "application/json"},
     )
     schedule = response.json()
@@ -197,7 +198,7 @@ async def test_what_would_never_fire_is_refused(
 
 async def test_a_scheduled_task_waits_for_nothing_else(user: Api) -> None:
     """Its template has all that a submission has but times and dependencies."""
-    schemas = yaml.safe_load(openapi_path().read_text("utf-8"))["components"]["schemas"]
+    schemas = CONTRACT.openapi["components"]["schemas"]
     given = dict(schemas["TaskCreate"]["properties"])
     for name in ("run_at", "dependencies", "on_dependency_failure"):
         del given[name]
@@ -319,3 +320,30 @@ async def test_the_first_time_is_after_now(user: Api) -> None:
     assert (following.minute, following.second, following.microsecond) == (20, 0, 0)
     assert timedelta(0) < following - datetime.now(UTC) + timedelta(minutes=1)
     assert following - datetime.now(UTC) <= timedelta(hours=1, minutes=1)
+
+
+async def test_the_python_client_has_schedules(node: RunningNode, user: Api) -> None:
+    """Every operation once, typed."""
+    start = datetime(2030, 1, 1, tzinfo=UTC)
+    async with AsyncClient(node.url, token=user.credential) as client:
+        name = f"s-{uuid.uuid4().hex}"
+        made = await client.schedules.create(
+            name, TASK, interval_seconds=FAR, starts_at=start, overlap="allow", paused=True
+        )
+        assert (made.status, made.starts_at, made.task) == ("paused", start, TASK)
+        schedule_id = made.schedule_id
+        assert (await client.schedules.resume(schedule_id)).next_run_at == start
+        assert await client.schedules.times(schedule_id, limit=1) == [start]
+        receipt = await client.schedules.run(schedule_id)
+        seen = await client.schedules.get(schedule_id)
+        assert seen.last_run is not None
+        assert (seen.last_run.task_id, seen.counts.made) == (receipt.task_id, 1)
+        updated = await client.schedules.update(
+            schedule_id, name=name, task=TASK, cron="0 0 * * *", if_match=seen.version
+        )
+        assert (updated.cron, updated.interval_seconds) == ("0 0 * * *", None)
+        assert (await client.schedules.pause(schedule_id)).paused
+        listed = [one.schedule_id async for one in client.schedules.list(name=name)]
+        assert listed == [schedule_id]
+        await client.schedules.delete(schedule_id)
+        assert [one async for one in client.schedules.list(name=name)] == []

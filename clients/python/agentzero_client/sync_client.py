@@ -17,6 +17,7 @@ from agentzero_client.resources.auth import AsyncAuth
 from agentzero_client.resources.event_log import AsyncEvents
 from agentzero_client.resources.hive import AsyncHive
 from agentzero_client.resources.leases import AsyncLeases
+from agentzero_client.resources.schedules import AsyncSchedules
 from agentzero_client.resources.sessions import AsyncSessions
 from agentzero_client.resources.tasks import AsyncTasks
 from agentzero_client.resources.users import AsyncUsers
@@ -104,6 +105,20 @@ class Tasks(Facade[AsyncTasks]):
     update = blocking(AsyncTasks.update)
 
 
+class Schedules(Facade[AsyncSchedules]):
+    """`client.schedules`: see `AsyncSchedules`."""
+
+    create = blocking(AsyncSchedules.create)
+    get = blocking(AsyncSchedules.get)
+    list = iterating(AsyncSchedules.list)
+    update = blocking(AsyncSchedules.update)
+    delete = blocking(AsyncSchedules.delete)
+    pause = blocking(AsyncSchedules.pause)
+    resume = blocking(AsyncSchedules.resume)
+    run = blocking(AsyncSchedules.run)
+    times = blocking(AsyncSchedules.times)
+
+
 class Hive(Facade[AsyncHive]):
     """`client.hive`: see `AsyncHive`."""
 
@@ -166,6 +181,7 @@ class BlockingClient:
         self.agents = Agents(asynchronous.agents, portal)
         self.leases = Leases(asynchronous.leases, portal)
         self.tasks = Tasks(asynchronous.tasks, portal)
+        self.schedules = Schedules(asynchronous.schedules, portal)
         self.hive = Hive(asynchronous.hive, portal)
         self.events = Events(asynchronous.events, portal)
 
