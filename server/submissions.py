@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hive.changes import Actor, Change
+from hive.errors import HiveError, Unavailable
 from hive.open_tasks import OwnerRoom, TooManyTasks
 from hive.ports import OpenTasks, Tasks
 from hive.submission import DuplicateTask
@@ -71,10 +72,15 @@ class NodeSubmissions:
                 counted = await self._open_tasks.count(owner, most=self._most)
                 known.room.end_count(counted, self._clock())
             known.room.take(tasks)
-        made = 0
+        made = tasks
         try:
             yield
-            made = tasks
+        except Unavailable:
+            # They may be there.
+            raise
+        except HiveError:
+            made = 0
+            raise
         finally:
             known.room.settle(tasks, made)
 

@@ -28,6 +28,9 @@ class _Waiter:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
+    def awaits(self, status: str, version: int) -> bool:
+        return not self.answered.done() and is_awaited(status, version, self.seen)
+
     def answer(self, task: Task | None) -> None:
         if not self.answered.done():
             self.answered.set_result(task)
@@ -85,7 +88,7 @@ class NodeTaskWaits:
 
     def _look(self, task_id: str, status: str, version: int) -> None:
         waiting = self._waiters.get(task_id, ())
-        if not any(is_awaited(status, version, waiter.seen) for waiter in waiting):
+        if not any(waiter.awaits(status, version) for waiter in waiting):
             return
         # What is being read now may be older than this.
         self._stale.add(task_id)
@@ -100,7 +103,7 @@ class NodeTaskWaits:
                 self._stale.discard(task_id)
                 task = await self._tasks.get(task_id)
                 for waiter in self._waiters.get(task_id, ()):
-                    if is_awaited(task.status, task.version, waiter.seen):
+                    if waiter.awaits(task.status, task.version):
                         waiter.answer(task)
         except HiveError as error:
             log.info("task_waits.not_read", task_id=task_id, cause=str(error))
