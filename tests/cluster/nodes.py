@@ -20,6 +20,7 @@ from tests.servers import ServerProcess
 NODES = 3
 SECRET = "Zq7h2LxP9vTn4RkWb8YcJd3MfGs6QaEu"
 FAILOVER_SECONDS = 6.0
+START_SECONDS = 120.0
 DUTIES = frozenset({"recorder", "reaper"})
 SETTINGS: Mapping[str, str] = {
     "ADMIN_PASSWORD": PASSWORD,
@@ -40,7 +41,7 @@ class ClusterNode(ServerProcess):
 
     def listens(self) -> None:
         """Wait for it; from now on it starts on this port again, where nginx looks for it."""
-        self.url = self.wait_until_it_listens()
+        self.url = self.wait_until_it_listens(START_SECONDS)
         self._environment["AGENTZERO_PORT"] = str(self.port)
 
     @property
@@ -70,11 +71,11 @@ class Cluster:
     database: Database[dict[str, Any]]
 
     def start(self) -> None:
-        """Start those that don't run, all at once."""
-        missing = [node for node in self.nodes if not node.runs]
-        for node in missing:
-            node.launch()
-        for node in missing:
+        """Start those that don't run, all at once, and wait for all."""
+        for node in self.nodes:
+            if not node.runs:
+                node.launch()
+        for node in self.nodes:
             node.listens()
 
     def holder(self, duty: str) -> ClusterNode:
