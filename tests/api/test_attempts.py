@@ -217,6 +217,23 @@ async def test_a_task_is_retried_when_its_dependencies_have_completed(
     await (await worker.lease(second)).ok("complete")
 
 
+async def test_a_retry_by_hand_needs_a_free_deduplication_key(
+    user: Api, worker: Agent, capability: str
+) -> None:
+    """While another task holds it, that one is named; afterwards the retried task holds it."""
+    deduplication = {"deduplication": {"key": capability}}
+    task_id = await failed(user, worker, capability, **deduplication)
+    other = await user.submit(**deduplication)
+    problem = await user.refused(409, "POST", f"/api/v1/tasks/{task_id}/retry")
+    assert (problem["code"], problem["task_id"]) == ("duplicate-task", other)
+    assert (await user.task(task_id))["status"] == "failed"
+    await user.ok("DELETE", f"/api/v1/tasks/{other}")
+    await user.ok("POST", f"/api/v1/tasks/{task_id}/retry")
+    body = {"name": "work", **deduplication}
+    problem = await user.refused(409, "POST", "/api/v1/tasks", json=body)
+    assert problem["task_id"] == task_id
+
+
 async def test_a_silent_attempt_ends_at_its_heartbeat_timeout(
     user: Api, worker: Agent, capability: str
 ) -> None:
