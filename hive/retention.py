@@ -42,7 +42,9 @@ RETENTIONS: Final[Sequence[Kept]] = (
         "newest lines, and up to 1 % more",
         "the write that goes beyond; `dropped` in the answer counts them",
     ),
-    Kept("unregistered agents", None, f"{TOMBSTONE_DAYS} days", "duty `retention`"),
+    Kept(
+        "unregistered agents, deleted schedules", None, f"{TOMBSTONE_DAYS} days", "duty `retention`"
+    ),
     Kept("events", "event_retention_days", "days; the newest one stays", "the recorder"),
     Kept(
         "audit records",
@@ -85,4 +87,4 @@ class OldData(Protocol):
         """Delete tasks that were retired an hour ago, their lines first; how many there were."""
 
     async def delete_tombstones(self, *, limit: int) -> int:
-        """Delete agents that were unregistered a week ago; how many."""
+        """Delete agents and schedules that were removed a week ago; how many."""

@@ -59,6 +59,7 @@ class MongoOldData:
         self._tasks = database["tasks"]
         self._lines = database["task_logs"]
         self._agents = database["agents"]
+        self._schedules = database["schedules"]
         self._leaders = database["leaders"]
         self._retired_seconds = retired_seconds
 
@@ -120,8 +121,14 @@ class MongoOldData:
             "updated_at": {"$lt": await self._recorded_until()},
             "$expr": _older("$deleted_at", TOMBSTONE_DAYS * DAY_SECONDS),
         }
-        ids = [row["_id"] async for row in self._agents.find(old, {"_id": True}).limit(limit)]
-        return (await self._agents.delete_many({"_id": {"$in": ids}})).deleted_count
+        gone = 0
+        for collection in (self._agents, self._schedules):
+            if gone == limit:
+                break
+            found = collection.find(old, {"_id": True}).limit(limit - gone)
+            ids = [row["_id"] async for row in found]
+            gone += (await collection.delete_many({"_id": {"$in": ids}})).deleted_count
+        return gone
 
     async def _recorded_until(self) -> datetime:
         """All that was changed before this is in the log."""

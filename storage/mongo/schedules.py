@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError
@@ -31,7 +31,6 @@ from hive.schedules import (
 from storage.mongo.client import Database, Document, guarded, make_indexes
 from storage.mongo.resources import ATTEMPTS, Committed, Resources
 
-TOMBSTONE_SECONDS: Final = 7 * 86_400
 INDEXES = (
     IndexModel(
         [("owner", ASCENDING), ("name", ASCENDING)],
@@ -58,7 +57,9 @@ INDEXES = (
         partialFilterExpression={"buffered_at": {"$exists": True}},
     ),
     IndexModel(
-        [("deleted_at", ASCENDING)], name="tombstones", expireAfterSeconds=TOMBSTONE_SECONDS
+        [("deleted_at", ASCENDING)],
+        name="tombstones",
+        partialFilterExpression={"deleted_at": {"$exists": True}},
     ),
 )
 

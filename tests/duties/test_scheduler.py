@@ -22,6 +22,7 @@ from hive.tasks import TaskStatus
 from server import scheduler as scheduling
 from server.cancelling import cancel_and_wait
 from server.identifiers import scheduled_task_id
+from storage.mongo.retention import MongoOldData
 from storage.mongo.schedules import MongoSchedules
 from tests.api.running import found
 from tests.duties.scheduling import MINUTE, TIMES, Scheduled
@@ -252,6 +253,24 @@ async def test_a_schedule_that_changes_meanwhile_keeps_the_task_and_its_own_next
     now = await scheduled.seen(schedule)
     assert (now.counts, now.version) == (Counts(made=1), 3)
     assert now.next_run_at == schedule.origin + 60 * MINUTE
+
+
+async def test_a_deleted_schedule_is_forgotten_after_a_week(scheduled: Scheduled) -> None:
+    """One that is there stays, and so does one whose end may not be in the log."""
+    store = scheduled.store
+    kept, young, old = [await scheduled.make() for _ in range(3)]
+    for schedule in (young, old):
+        await scheduled.schedules.change(schedule.schedule_id, machine.delete, ME)
+    collection = store.database["schedules"]
+    week = {"$subtract": ["$$NOW", 8 * 86_400_000]}
+    await collection.update_one({"_id": old.schedule_id}, [{"$set": {"deleted_at": week}}])
+    old_data = MongoOldData(store.database)
+    assert await old_data.delete_tombstones(limit=10) == 0
+    token = {"_data": "82FFFFFFF000000001"}
+    await store.database["leaders"].insert_one({"_id": "recorder", "checkpoint": {"token": token}})
+    assert await old_data.delete_tombstones(limit=10) == 1
+    left = {row["_id"] async for row in collection.find({}, {"_id": True})}
+    assert left == {kept.schedule_id, young.schedule_id}
 
 
 def _hourly(schedule: Schedule) -> machine.ScheduleSpec:
