@@ -43,11 +43,17 @@ class MongodProcess:
         wait_until(listens, "mongod listens", 60)
         return uri.read_text()
 
-    def send_signal(self, number: signal.Signals) -> None:
-        """Send mongod a signal."""
-        text = (self._directory / "mongo" / "db" / "mongod.lock").read_text().strip()
-        if text:
-            os.kill(int(text), number)
+    def pid(self) -> int:
+        """The mongod that runs; waits for it while one is started again."""
+        lock = self._directory / "mongo" / "db" / "mongod.lock"
+        found: list[int] = []
+
+        def runs() -> bool:
+            found[:] = map(int, lock.read_text().split())
+            return bool(found) and Path(f"/proc/{found[0]}").exists()
+
+        wait_until(runs, "mongod runs", 60)
+        return found[0]
 
     def stop(self) -> None:
         """End it; mongod goes with the process that started it. Idempotent."""
@@ -149,15 +155,16 @@ def _stop_redis(hive: SeveralNodes, chance: random.Random) -> None:
 
 
 def _kill_mongod(hive: SeveralNodes, chance: random.Random) -> None:
-    hive.mongod.send_signal(signal.SIGKILL)
+    os.kill(hive.mongod.pid(), signal.SIGKILL)
     time.sleep(chance.uniform(0.5, 2.0))
     wait_until(lambda: any(node.find_running_server() for node in hive.nodes), "a node listens")
 
 
 def _stop_mongod(hive: SeveralNodes, chance: random.Random) -> None:
-    hive.mongod.send_signal(signal.SIGSTOP)
+    pid = hive.mongod.pid()
+    os.kill(pid, signal.SIGSTOP)
     time.sleep(chance.uniform(0.5, 4.0))
-    hive.mongod.send_signal(signal.SIGCONT)
+    os.kill(pid, signal.SIGCONT)
 
 
 FAULTS: dict[str, Callable[[SeveralNodes, random.Random], None]] = {
