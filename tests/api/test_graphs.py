@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from agentzero_client import AsyncClient, ProblemError
 from hive.graphs import Direction
 from server import subtrees
 from tests.api.running import NOBODY_HAS_THIS, Agent, Api, RunningNode, found
@@ -173,3 +175,33 @@ async def test_a_large_subtree_is_cancelled_in_the_background(
     assert (outcome["cancelled"], outcome["remaining"]) == (2, 7)
     left = f"/api/v1/tasks?name={name}&status=cancelled"
     await found(lambda: user.ok("GET", left), lambda seen: len(seen) == 9, "all are cancelled")
+
+
+async def test_the_python_client_submits_batches_and_reads_graphs(
+    node: RunningNode, user: Api
+) -> None:
+    """Typed, against the running node; a refused batch says which task it was."""
+    needs = {"required_capabilities": [NOBODY_HAS_THIS]}
+    later = datetime.now(UTC) + timedelta(days=1)
+    async with AsyncClient(node.url, token=user.credential) as client:
+        receipt = await client.tasks.submit_batch(
+            [
+                {"name": "a", "key": "a", "run_at": later, **needs},
+                {"name": "b", "key": "b", "depends_on": ["a"], "description": None, **needs},
+            ]
+        )
+        ids = receipt.task_ids()
+        assert [task.status for task in receipt.tasks] == ["scheduled", "blocked"]
+        around = await client.tasks.graph(ids["a"], direction="down", depth=1)
+        assert [node.name for node in around.nodes] == ["a", "b"]
+        assert [(edge.dependency, edge.dependent) for edge in around.edges] == [
+            (ids["a"], ids["b"])
+        ]
+        assert (await client.tasks.cancel_subtree(ids["a"])).cancelled == 2
+        with pytest.raises(ProblemError) as refused:
+            await client.tasks.submit_batch([{"name": "x", "depends_on": ["nobody"]}])
+        assert refused.value.code == "batch-refused"
+        partly = await client.tasks.submit_batch(
+            [{"name": "x", "depends_on": ["nobody"]}], mode="best-effort"
+        )
+        assert partly.tasks[0].problem is not None

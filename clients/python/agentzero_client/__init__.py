@@ -45,6 +45,7 @@ from agentzero_client.runtime.failures import (
 )
 from agentzero_client.signing import Signer
 from agentzero_client.sync_client import Client
+from agentzero_client.task_graphs import BatchReceipt, SubtreeCancelled, TaskGraph
 from agentzero_client.watch import AsyncWatch
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "AuthenticationError",
     "Backoff",
     "BadRequestError",
+    "BatchReceipt",
     "Client",
     "Concurrency",
     "ConflictError",
@@ -78,10 +80,12 @@ __all__ = [
     "RunningTask",
     "SecretLostError",
     "Signer",
+    "SubtreeCancelled",
     "Task",
     "TaskCancelledError",
     "TaskContext",
     "TaskError",
+    "TaskGraph",
     "TaskReceipt",
     "TaskSummary",
     "Timeouts",

@@ -198,6 +198,7 @@ class TaskSummary:
     updated_at: datetime
     description: str | None = None
     agent_id: str | None = None
+    dependency_count: int | None = None
     waiting_on: list[str] = field(default_factory=list)
     on_dependency_failure: DependencyPolicy | None = None
     progress: Progress | None = None

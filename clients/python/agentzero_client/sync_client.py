@@ -95,6 +95,9 @@ class Tasks(Facade[AsyncTasks]):
     """`client.tasks`: see `AsyncTasks`."""
 
     submit = blocking(AsyncTasks.submit)
+    submit_batch = blocking(AsyncTasks.submit_batch)
+    graph = blocking(AsyncTasks.graph)
+    cancel_subtree = blocking(AsyncTasks.cancel_subtree)
     get = blocking(AsyncTasks.get)
     list = iterating(AsyncTasks.list)
     cancel = blocking(AsyncTasks.cancel)

@@ -25,6 +25,13 @@ from agentzero_client.models import (
 )
 from agentzero_client.paging import Order, label_filter, pages
 from agentzero_client.retrying import Repeat
+from agentzero_client.task_graphs import (
+    BatchMode,
+    BatchReceipt,
+    Direction,
+    SubtreeCancelled,
+    TaskGraph,
+)
 from agentzero_client.waiting import TaskEnds
 
 PATH = "/api/v1/tasks"
@@ -88,6 +95,36 @@ class AsyncTasks:
         }
         answer = await self._http.request("POST", PATH, body=given, repeat=Repeat.KEYED)
         return decode_model(TaskReceipt, answer.body)
+
+    async def submit_batch(
+        self, tasks: Sequence[Mapping[str, Any]], *, mode: BatchMode | None = None
+    ) -> BatchReceipt:
+        """Submit tasks that depend on each other, each as the contract's `BatchTask` has it.
+
+        `{"name": ..., "key": "split"}` is what `{"name": ..., "depends_on": ["split"]}` waits for.
+        All are made or none, unless the mode is `best-effort`. Sent again like `submit`. Raise
+        ProblemError with `errors` that name each task that can't be made.
+        """
+        body: dict[str, Any] = {"tasks": [_plain(task) for task in tasks]}
+        if mode is not None:
+            body["mode"] = mode
+        answer = await self._http.request("POST", f"{PATH}/batch", body=body, repeat=Repeat.KEYED)
+        return decode_model(BatchReceipt, answer.body)
+
+    async def graph(
+        self, task_id: str, *, direction: Direction | None = None, depth: int | None = None
+    ) -> TaskGraph:
+        """What the task waits for (`up`), what waits for it (`down`), or both (the default)."""
+        given = {"direction": direction, "depth": depth}
+        params: dict[str, str | int] = {k: v for k, v in given.items() if v is not None}
+        answer = await self._http.request("GET", f"{PATH}/{segment(task_id)}/graph", params=params)
+        return decode_model(TaskGraph, answer.body)
+
+    async def cancel_subtree(self, task_id: str) -> SubtreeCancelled:
+        """Cancel the task and all that depends on it; what runs is asked to stop."""
+        path = f"{PATH}/{segment(task_id)}/cancel-subtree"
+        answer = await self._http.request("POST", path, repeat=Repeat.REPEATABLE)
+        return decode_model(SubtreeCancelled, answer.body)
 
     async def get(self, task_id: str) -> Task:
         """One task with its parameters, progress, result or error. Raise NotFoundError."""
@@ -200,6 +237,19 @@ class AsyncTasks:
         away is waited for. `timeout` is in seconds; raise TimeoutError when it is over.
         """
         return await self._ends.wait(task_id, self.get, timeout)
+
+
+def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a task of a batch as JSON has them."""
+    return {name: _plain_value(name, value) for name, value in task.items() if value is not None}
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    if isinstance(value, Backoff | Timeouts | Concurrency):
+        return _members(value)
+    if name == "dependencies":
+        return [d if isinstance(d, str) else d.task_id for d in value]
+    return _time(value) if isinstance(value, datetime) else value
 
 
 def _members(
