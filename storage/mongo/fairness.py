@@ -28,7 +28,7 @@ class FairTurns:
         # `$max` passes over what is not there: the first turn of a key is now.
         turn = {"$min": [{"$max": [NOW_MS, following]}, {"$add": [NOW_MS, HORIZON_MS]}]}
         document = await self._collection.find_one_and_update(
-            {"_id": fairness.key},
+            {"_id": {"$eq": fairness.key}},
             [
                 {"$set": {"last": turn}},
                 {"$set": {"expires_at": {"$toDate": {"$add": ["$last", QUANTUM_MS]}}}},

@@ -57,7 +57,7 @@ class QueuePlaces:
     async def _reserve(self, start: HeadStart) -> Any:
         agent_id = start.agent_id
         if agent_id is None and start.task_id is not None:
-            ran = await self._tasks.find_one({"_id": start.task_id}, {"agent_id": True})
+            ran = await self._tasks.find_one({"_id": {"$eq": start.task_id}}, {"agent_id": True})
             agent_id = (ran or {}).get("agent_id")
         if agent_id is None and not start.labels:
             return ABSENT

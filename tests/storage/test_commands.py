@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,15 @@ from hive.errors import HiveError, LeaseNotFound
 from hive.events import Audience
 from hive.leases import LeaseProof
 from hive.ports import AgentFilter, EventFilter, TaskFilter
-from hive.task_spec import Concurrency, DependencyPolicy, TaskSpec
+from hive.task_spec import (
+    AgentLabels,
+    Concurrency,
+    ConcurrencyStrategy,
+    DependencyPolicy,
+    Fairness,
+    Sticky,
+    TaskSpec,
+)
 from hive.tasks import TaskError
 from tests.storage.store import ME, Store, open_store, proof_of
 
@@ -24,7 +33,7 @@ ALLOWED = {
     *("$concat", "$toString", "$add", "$subtract", "$multiply", "$ifNull", "$slice"),
     *("$concatArrays", "$filter", "$expr", "$and", "$or", "$eq", "$ne", "$gt", "$gte", "$lt"),
     *("$lte", "$in", "$nin", "$nor", "$exists", "$elemMatch", "$match", "$group", "$sum", "$max"),
-    "$pullAll",
+    *("$pullAll", "$toLong", "$toDate", "$min", "$not", "$setIsSubset"),
 }
 HOSTILE = {"$where": "sleep(2000)||1", "$ne": None, "a.$[]": {"$regex": ".*"}}
 
@@ -103,9 +112,17 @@ async def _everything(store: Store, value: str) -> None:
         required_capabilities=(value,),
         non_retryable=(value,),
         concurrency=concurrency,
+        fairness=Fairness(value),
+        agent_labels=AgentLabels(preferred=labels, head_start_seconds=0),
+        sticky=Sticky(value, 0),
     )
+    for strategy in ConcurrencyStrategy:
+        cancelling = Concurrency(value, 1, strategy)
+        await store.submit(replace(spec, concurrency=cancelling, required_capabilities=()))
     await store.submit(spec)
-    task = await store.claim(value, capabilities=((value,),), concurrency=(value, 1))
+    task = await store.claim(
+        value, capabilities=((value,),), concurrency=(value, 1), labels=(value,)
+    )
     assert task is not None
     proof = proof_of(task)
     await tasks.keyed_head([value], without=[value])
