@@ -1,7 +1,7 @@
 """`agentzero serve` with a clock that is wrong by AGENTZERO_TEST_SKEW_SECONDS.
 
-Only the monotonic clock goes as it should. The first thing that is imported, so that nobody has
-taken the right clock before.
+Only the monotonic clock goes as it should. It is the first thing that is imported, so that nobody
+has taken the right clock before.
 """
 
 from __future__ import annotations
@@ -9,24 +9,32 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from typing import Self
+from typing import Any
 
 SKEW_SECONDS = float(os.environ.pop("AGENTZERO_TEST_SKEW_SECONDS"))
+_True = dt.datetime
 _true_time, _true_time_ns = time.time, time.time_ns
 
 
-class Skewed(dt.datetime):
-    """A datetime whose now is wrong."""
+class _AnyDatetime(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, _True)
+
+
+class Skewed(dt.datetime, metaclass=_AnyDatetime):
+    """Makes plain datetimes, of which only now is wrong: subclasses are not JSON for orjson."""
+
+    def __new__(cls, *args: Any, **named: Any) -> Any:  # noqa: D102 - a datetime's
+        return _True(*args, **named)
 
     @classmethod
-    def now(cls, tz: dt.tzinfo | None = None) -> Self:
+    def now(cls, tz: dt.tzinfo | None = None) -> Any:
         """The wrong now."""
-        return cls.fromtimestamp(time.time(), tz)
+        return _True.fromtimestamp(time.time(), tz)
 
-    @classmethod
-    def utcnow(cls) -> Self:
-        """The wrong now, without a zone."""
-        return cls.fromtimestamp(time.time(), dt.UTC).replace(tzinfo=None)
+    fromtimestamp = _True.fromtimestamp  # type: ignore[assignment]
+    fromisoformat = _True.fromisoformat  # type: ignore[assignment]
+    combine = _True.combine  # type: ignore[assignment]
 
 
 def main() -> None:

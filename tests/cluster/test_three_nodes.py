@@ -157,7 +157,9 @@ async def _replace(cluster: Cluster, proxy: Proxy, replaced: Sequence[ClusterNod
             assert code == 0, node.log_path.read_text()[-4_000:]
             await load.goes_on()
             if node is not replaced[-1]:
-                await asyncio.to_thread(_start, node)
+                # It dies with the thread that launches it.
+                node.launch()
+                await asyncio.to_thread(node.listens)
         await load.stop()
         assert load.failures == []
         seen: set[str] = set()
@@ -165,11 +167,6 @@ async def _replace(cluster: Cluster, proxy: Proxy, replaced: Sequence[ClusterNod
             while not load.submitted <= seen:
                 event = await anext(watch)
                 seen.add(str(event.subject))
-
-
-def _start(node: ClusterNode) -> None:
-    node.launch()
-    node.listens()
 
 
 @pytest.mark.more
