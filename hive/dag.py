@@ -47,6 +47,18 @@ class Flaw:
     detail: str
 
 
+FLAWS: Final[Mapping[str, str]] = {
+    "duplicate-key": "another task of the batch has this key",
+    "unknown-key": "no task of the batch has this key",
+    "dependency-not-found": "no task of this identifier exists",
+    "duplicate-dependency": "it depends on the same task twice",
+    "dependency-cycle": "tasks wait for each other; the detail names one circle of them",
+    "dependency-refused": "it depends on a task of the batch that can't be made",
+    "not-in-a-batch": "it has a deduplication key",
+    "invalid": "its body asks for what can't be, such as a time that does not exist",
+}
+"""Every code of a flaw, and what it says."""
+
 NO_FLAWS: Final[Mapping[int, Flaw]] = MappingProxyType({})
 
 
