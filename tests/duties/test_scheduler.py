@@ -26,7 +26,7 @@ from storage.mongo.retention import MongoOldData
 from storage.mongo.schedules import MongoSchedules
 from tests.api.running import found
 from tests.duties.scheduling import MINUTE, TIMES, Scheduled
-from tests.servers import ROOT
+from tests.servers import ROOT, eventually
 from tests.storage.store import ME, Store
 
 
@@ -195,15 +195,18 @@ async def test_it_sleeps_until_the_next_time_or_until_it_is_woken(
     scheduled.store.tasks.on_commit(scheduler.task_committed)
     work = asyncio.create_task(scheduler.work(1))
     try:
+        await _asleep(scheduler)
         timed = await scheduled.make(ago=timedelta(0), every=1)
         await _made(scheduled, timed, 1)
+        await scheduled.schedules.change(timed.schedule_id, machine.delete, ME)
         waiting = await scheduled.make(ago=2.5 * MINUTE, overlap=Overlap.BUFFER_ONE)
         await _made(scheduled, waiting, 1)
         (first,) = await scheduled.tasks(waiting)
-        await scheduled.schedules.change(timed.schedule_id, machine.delete, ME)
+        await _asleep(scheduler)
         await scheduled.store.tasks.change(first.task_id, task_machine.cancel, ME)
         await _made(scheduled, waiting, 2)
         elsewhere = Scheduled(scheduled.store, MongoSchedules(scheduled.store.database))
+        await _asleep(scheduler)
         other = await elsewhere.make()
         event: Any = Event(1, "e", "schedule.created", other.schedule_id, other.created_at, {})
         scheduler.heard([event])
@@ -285,6 +288,11 @@ async def _bend(scheduled: Scheduled, schedule: Schedule, by: timedelta) -> None
         {"_id": schedule.schedule_id},
         [{"$set": {"next_run_at": earlier, "due_at": earlier, "decided_until": "$$REMOVE"}}],
     )
+
+
+async def _asleep(scheduler: scheduling.Scheduler) -> None:
+    """Return once it waits to be woken."""
+    await eventually(lambda: scheduler._wake._waiters, "the scheduler sleeps")
 
 
 async def _made(scheduled: Scheduled, schedule: Schedule, count: int) -> None:
