@@ -76,9 +76,9 @@ class AgentLink(Peer):
         self._changed = asyncio.Event()
         self._reports: dict[asyncio.Task[None], int] = {}
         self._last_report: dict[str, asyncio.Task[None]] = {}
-        self._mailbox = links.messages and AgentMessages(
-            agent_id, links.messages, self.write, links.spawn
-        )
+        self._mailbox: AgentMessages | None = None
+        if links.messages is not None:
+            self._mailbox = AgentMessages(agent_id, links.messages, self.write, links.spawn)
 
     @property
     def free_slots(self) -> int:

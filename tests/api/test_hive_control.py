@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from agentzero_client import AsyncClient
 from hive.coordination import HiveControl, HiveState
 from server.hive_gate import HiveGate
 from tests.api.running import Api, RunningNode, found
@@ -120,3 +121,33 @@ async def test_topology_counts_agents_queue_and_leaders(
     assert leaders["recorder"]["term"] >= 1
     (listed,) = [each for each in seen["nodes"] if each["alive"]]
     assert listed["node_id"] == leaders["recorder"]["node_id"]
+
+
+async def test_the_python_client_speaks_for_the_hive(node: RunningNode, admin: Api) -> None:
+    """Its models take what the hive answers."""
+    agent = await node.add_agent(admin)
+    task_id = await admin.submit()
+    async with AsyncClient(node.url, api_key=str(admin.credential)) as client:
+        paused = await client.hive.control("pause", reason="maintenance")
+        assert (paused.state, paused.reason) == ("paused", "maintenance")
+        assert (await client.hive.status()).state == "paused"
+        assert (await client.hive.diagnose(task_id)).cause == "hive-paused"
+        waiting = [one async for one in client.hive.diagnoses()]
+        assert task_id in {one.task_id for one in waiting}
+        assert (await client.hive.control("resume")).state == "running"
+        topology = await client.hive.topology()
+        assert topology.leaders
+        assert await client.hive.rebalance() == []
+        drained = await client.agents.control(agent.agent_id, "drain", deadline_seconds=60)
+        assert drained.drain_deadline is not None
+        receipt = await client.messages.send(agent.agent_id, {"n": 1})
+        result = await client.messages.broadcast({"n": 2}, status="draining")
+        assert result.sent == result.matched >= 1
+        first, second = await client.messages.read(agent.agent_id)
+        assert (first.message_id, first.data, second.data) == (
+            receipt.message_id,
+            {"n": 1},
+            {"n": 2},
+        )
+        await client.messages.acknowledge(agent.agent_id, first.message_id)
+        assert await client.messages.read(agent.agent_id) == [second]

@@ -33,7 +33,7 @@ def _task(status: TaskStatus = TaskStatus.QUEUED, **fields: Any) -> Task:
 
 def _cause(task: Task, **snapshot: Any) -> Cause | None:
     diagnosis = diagnose(task, Snapshot(**{"agents": [ABLE], **snapshot}))
-    return diagnosis and diagnosis.cause
+    return None if diagnosis is None else diagnosis.cause
 
 
 def test_a_task_for_later_waits_for_its_time() -> None:

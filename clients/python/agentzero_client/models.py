@@ -332,6 +332,7 @@ class AgentControlResult:
     desired_state: DesiredState
     status: AgentStatus
     control: ControlRequest | None = None
+    drain_deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,3 +408,5 @@ class HiveStatus:
     tasks: Mapping[str, int]
     event_log: EventLogStatus
     time: datetime
+    state: str = "running"
+    reason: str | None = None

@@ -17,6 +17,7 @@ from agentzero_client.resources.auth import AsyncAuth
 from agentzero_client.resources.event_log import AsyncEvents
 from agentzero_client.resources.hive import AsyncHive
 from agentzero_client.resources.leases import AsyncLeases
+from agentzero_client.resources.messages import AsyncMessages
 from agentzero_client.resources.schedules import AsyncSchedules
 from agentzero_client.resources.sessions import AsyncSessions
 from agentzero_client.resources.tasks import AsyncTasks
@@ -126,6 +127,20 @@ class Hive(Facade[AsyncHive]):
     """`client.hive`: see `AsyncHive`."""
 
     status = blocking(AsyncHive.status)
+    control = blocking(AsyncHive.control)
+    topology = blocking(AsyncHive.topology)
+    diagnoses = iterating(AsyncHive.diagnoses)
+    diagnose = blocking(AsyncHive.diagnose)
+    rebalance = blocking(AsyncHive.rebalance)
+
+
+class Messages(Facade[AsyncMessages]):
+    """`client.messages`: see `AsyncMessages`."""
+
+    send = blocking(AsyncMessages.send)
+    broadcast = blocking(AsyncMessages.broadcast)
+    read = blocking(AsyncMessages.read)
+    acknowledge = blocking(AsyncMessages.acknowledge)
 
 
 class Events(Facade[AsyncEvents]):
@@ -186,6 +201,7 @@ class BlockingClient:
         self.tasks = Tasks(asynchronous.tasks, portal)
         self.schedules = Schedules(asynchronous.schedules, portal)
         self.hive = Hive(asynchronous.hive, portal)
+        self.messages = Messages(asynchronous.messages, portal)
         self.events = Events(asynchronous.events, portal)
 
     def watch(
