@@ -58,6 +58,12 @@ RETENTIONS: Final[Sequence[Kept]] = (
         f"{KEPT_SECONDS / 3600:.0f} hours",
         "MongoDB (TTL), SQL with the next key",
     ),
+    Kept(
+        "messages to agents",
+        None,
+        "until acknowledged, or as long as their sender says, a day at most",
+        "MongoDB (TTL)",
+    ),
     Kept("sessions", "refresh_token_days", "days since the login", "a sweep on every node"),
 )
 

@@ -24,7 +24,7 @@ def judge(verdict: Verdict) -> None:
 
 @pytest.mark.timeout(240)
 def test_kill_four_times_loses_nothing(server: ServerProcess) -> None:
-    """Four kills at random moments, one in a start: every accepted task ends once, with its whole history."""
+    """Four kills at random moments: every accepted task ends once, with its whole history."""
     judge(run(server, kills(server, 4), seed=1))
 
 
