@@ -25,10 +25,13 @@ from agentzero_client.errors import (
 )
 from agentzero_client.events import Event, EventFilter, Gap
 from agentzero_client.models import (
+    AgentLabels,
     Backoff,
     Concurrency,
     Deduplication,
+    Fairness,
     Lease,
+    Sticky,
     Task,
     TaskReceipt,
     TaskSummary,
@@ -51,6 +54,7 @@ from agentzero_client.watch import AsyncWatch
 __all__ = [
     "Agent",
     "AgentIdentityError",
+    "AgentLabels",
     "AgentStoppedError",
     "AgentZeroError",
     "AsyncClient",
@@ -67,6 +71,7 @@ __all__ = [
     "Ending",
     "Event",
     "EventFilter",
+    "Fairness",
     "Gap",
     "GoneError",
     "Lease",
@@ -80,6 +85,7 @@ __all__ = [
     "RunningTask",
     "SecretLostError",
     "Signer",
+    "Sticky",
     "SubtreeCancelled",
     "Task",
     "TaskCancelledError",

@@ -159,6 +159,32 @@ class Concurrency:
 
     key: str
     limit: int
+    strategy: Literal["queue", "cancel-oldest", "cancel-newest"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fairness:
+    """Tasks of different keys take turns, in proportion to their weights."""
+
+    key: str
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLabels:
+    """Labels that the agent has to have, and labels that give agents a head start."""
+
+    required: Mapping[str, str] = field(default_factory=dict)
+    preferred: Mapping[str, str] = field(default_factory=dict)
+    head_start_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sticky:
+    """A head start for the agent that ran `task_id`, or the task's own last attempt."""
+
+    task_id: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +226,8 @@ class TaskSummary:
     agent_id: str | None = None
     dependency_count: int | None = None
     waiting_on: list[str] = field(default_factory=list)
+    agent_labels: AgentLabels | None = None
+    sticky: Sticky | None = None
     on_dependency_failure: DependencyPolicy | None = None
     progress: Progress | None = None
     error: TaskFailure | None = None
@@ -255,6 +283,7 @@ class Task(TaskSummary):
     retry_seconds: float | None = None
     timeouts: Timeouts | None = None
     concurrency: Concurrency | None = None
+    fairness: Fairness | None = None
     deduplication: Deduplication | None = None
     lease: HeldBy | None = None
 
@@ -402,7 +431,7 @@ class EventLogStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HiveStatus:
-    """Agents and tasks counted by status."""
+    """Agents and tasks counted by status; leases are granted in the state `running` only."""
 
     agents: Mapping[str, int]
     tasks: Mapping[str, int]

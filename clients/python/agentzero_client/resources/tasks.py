@@ -11,11 +11,14 @@ from agentzero_client.address import segment
 from agentzero_client.decoding import decode_list, decode_model
 from agentzero_client.http import Http
 from agentzero_client.models import (
+    AgentLabels,
     Backoff,
     Concurrency,
     Deduplication,
     DependencyPolicy,
+    Fairness,
     LogLine,
+    Sticky,
     Task,
     TaskPriority,
     TaskReceipt,
@@ -36,6 +39,9 @@ from agentzero_client.waiting import TaskEnds
 
 PATH = "/api/v1/tasks"
 WAIT_MARGIN_SECONDS = 10.0
+
+
+_Part = AgentLabels | Backoff | Concurrency | Deduplication | Fairness | Sticky | Timeouts
 
 
 class AsyncTasks:
@@ -62,6 +68,9 @@ class AsyncTasks:
         timeouts: Timeouts | None = None,
         run_at: datetime | None = None,
         concurrency: Concurrency | None = None,
+        fairness: Fairness | None = None,
+        agent_labels: AgentLabels | None = None,
+        sticky: Sticky | None = None,
         deduplication: Deduplication | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> TaskReceipt:
@@ -86,6 +95,9 @@ class AsyncTasks:
             "timeouts": _members(timeouts),
             "run_at": _time(run_at),
             "concurrency": _members(concurrency),
+            "fairness": _members(fairness),
+            "agent_labels": _members(agent_labels),
+            "sticky": _members(sticky),
             "deduplication": _members(deduplication),
             "labels": dict(labels or {}),
         }
@@ -253,7 +265,7 @@ def _plain_value(name: str, value: Any) -> Any:
 
 
 def _members(
-    value: Backoff | Timeouts | Concurrency | Deduplication | None,
+    value: _Part | None,
 ) -> dict[str, Any] | None:
     if value is None:
         return None
