@@ -97,9 +97,7 @@ async def _change(context: Context, proof: LeaseProof, decide: DecideTask) -> Ta
     )
 
 
-async def _end(
-    context: Context, proof: LeaseProof, decide: DecideTask, report: LateReport
-) -> Task:
+async def _end(context: Context, proof: LeaseProof, decide: DecideTask, report: LateReport) -> Task:
     """End the attempt; what comes after the lease was taken back is kept to be looked at."""
     try:
         return await _change(context, proof, decide)

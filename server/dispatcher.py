@@ -9,6 +9,7 @@ gets a free slot or is resumed, and looks again every 5 s.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -35,7 +36,7 @@ from server.cancelling import cancel_and_wait
 LOOK_AGAIN_SECONDS = 5.0
 KEYS_FRESH_SECONDS = 1.0
 SLOT_ATTEMPTS = 8
-MOMENT_SECONDS = 0.02
+MOMENT_SECONDS = 0.1
 ACTOR = Actor("system:dispatcher")
 log = structlog.get_logger(__name__)
 
@@ -81,6 +82,7 @@ class NodeDispatcher:
         self._keys: set[str] = set()
         self._new_keys: set[str] = set()
         self._keys_read_at = float("-inf")
+        self._moments: set[int] = set()
         self._stopped = False
 
     def start(self) -> None:
@@ -148,8 +150,18 @@ class NodeDispatcher:
 
     def _wake_after(self, seconds: float) -> None:
         """Look again when a head start is over: nothing else says so."""
-        if seconds > 0.0:
-            asyncio.get_running_loop().call_later(seconds + MOMENT_SECONDS, self._wake.set)
+        if seconds <= 0.0:
+            return
+        loop = asyncio.get_running_loop()
+        # One look for all whose time is over within the same moment: their number has a bound.
+        moment = math.ceil((loop.time() + seconds) / MOMENT_SECONDS) + 1
+        if moment not in self._moments:
+            self._moments.add(moment)
+            loop.call_at(moment * MOMENT_SECONDS, self._look, moment)
+
+    def _look(self, moment: int) -> None:
+        self._moments.discard(moment)
+        self._wake.set()
 
     def _add_key(self, key: str) -> None:
         self._keys.add(key)
