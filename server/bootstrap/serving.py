@@ -128,9 +128,7 @@ def _renew_on_hangup(
     stack.callback(loop.remove_signal_handler, signal.SIGHUP)
 
 
-def _listen_for_pages(
-    settings: Settings, url: str, *, shares_port: bool
-) -> HTTPServer | None:
+def _listen_for_pages(settings: Settings, url: str, *, shares_port: bool) -> HTTPServer | None:
     """The port without TLS that leads pages to the one with it, when it is wanted."""
     if settings.tls_redirect_port is None:
         return None
