@@ -26,6 +26,7 @@ AGENT_OPERATIONS = (
     "control_agent",
     "heartbeat_agent",
     "claim_leases",
+    "send_message",
     "unregister_agent",
 )
 TASK_OPERATIONS = (
@@ -129,6 +130,8 @@ def prepare(admin: Arranging, role: Role) -> Caller:
 
     What belongs to somebody belongs to the caller where its role can own it.
     """
+    # Whoever fuzzed before may have paused it.
+    admin.post("hive/control", action="resume")
     agents = [admin.post("agents", name=f"{role}-{n}", slots=64) for n in (1, 2)]
     if role is Role.AGENT:
         caller, username = Arranging(admin.url, agents[0]["api_key"]), None
@@ -170,8 +173,21 @@ def _hive_given(admin: Arranging, owner: Arranging, agents: list[dict[str, Any]]
         given[name] = {"path": {"schedule_id": made["schedule_id"]}}
     for name in TASK_OPERATIONS:
         given[name] = {"path": {"task_id": tasks[-1]}}
+    given |= _messages_given(admin, one["agent_id"])
     given["retry_task"] = {"path": {"task_id": failed["task_id"]}}
     return given
+
+
+def _messages_given(admin: Arranging, agent_id: str) -> Given:
+    """Two messages make a list with a second page."""
+    sent = [admin.post(f"agents/{agent_id}/messages", data=n) for n in (1, 2)]
+    answer = admin.client.get(f"/api/v1/agents/{agent_id}/messages?limit=1")
+    following = answer.links["next"]["url"].partition("cursor=")[2]
+    named = {"agent_id": agent_id, "message_id": sent[0]["message_id"]}
+    return {
+        "list_messages": {"path": {"agent_id": agent_id}, "cursor": following},
+        "acknowledge_message": {"path": named},
+    }
 
 
 def _users_given(admin: Arranging) -> Given:
