@@ -84,11 +84,12 @@ async def update_schedule(
     scheduling = context.services.scheduling
     spec = _spec(context, body)
     now = await scheduling.store.now()
-    update = expecting(
-        read_if_match(if_match),
-        lambda schedule: machine.update(schedule, spec, now, scheduling.times),
-    )
-    return Reply(schedule_view(await _change(context, schedule_id, update)))
+
+    def update(schedule: Schedule) -> Change | None:
+        return machine.update(schedule, spec, now, scheduling.times)
+
+    schedule = await _change(context, schedule_id, expecting(read_if_match(if_match), update))
+    return Reply(schedule_view(schedule))
 
 
 async def delete_schedule(context: Context, *, schedule_id: str, if_match: str | None) -> Reply:
@@ -153,7 +154,9 @@ async def _change(
 
 def _spec(context: Context, body: dict[str, Any]) -> ScheduleSpec:
     """What the body asks for. Raises Invalid for what would never make a task."""
-    times = {name: read_time(body[name], f"/{name}") for name in TIME_NAMES if name in body}
+    times: dict[str, Any] = {
+        name: read_time(body[name], f"/{name}") for name in TIME_NAMES if name in body
+    }
     given = {name: body[name] for name in TRIGGER_NAMES if name in body}
     spec = ScheduleSpec(
         name=body["name"],

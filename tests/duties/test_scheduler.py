@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -277,8 +278,8 @@ async def test_a_deleted_schedule_is_forgotten_after_a_week(scheduled: Scheduled
 
 
 def _hourly(schedule: Schedule) -> machine.ScheduleSpec:
-    trigger = machine.replace(schedule.spec.trigger, interval_seconds=3600)
-    return machine.replace(schedule.spec, trigger=trigger)
+    trigger = replace(schedule.spec.trigger, interval_seconds=3600)
+    return replace(schedule.spec, trigger=trigger)
 
 
 async def _bend(scheduled: Scheduled, schedule: Schedule, by: timedelta) -> None:

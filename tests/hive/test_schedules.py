@@ -29,7 +29,7 @@ def schedule_of(**fields: Any) -> Schedule:
         for name in ("trigger", "overlap", "catch_up_seconds", "jitter_seconds")
         if name in fields
     }
-    usual = {"trigger": Trigger(interval_seconds=60)}
+    usual: dict[str, Any] = {"trigger": Trigger(interval_seconds=60)}
     spec = ScheduleSpec("s", {"name": "work"}, **{**usual, **spec_fields})
     given = {"next_run_at": EPOCH, **fields}
     return Schedule("sch_1", spec, "usr_1", False, 3, EPOCH, EPOCH, origin=EPOCH, **given)  # noqa: FBT003 - not paused
