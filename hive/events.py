@@ -27,7 +27,7 @@ EVENT_TYPES: Final[Mapping[str, str]] = {
     "task.progress": "The agent reported progress.",
     "task.log": "Log lines were appended; at most one event per task and second.",
     "task.retrying": "An attempt ended without success and the task is tried again.",
-    "task.late_result": "What came under a lease that was taken back is kept; it counts for nothing.",
+    "task.late_result": "What came under a lease that was taken back is kept; it does not count.",
     "task.released": "The agent gave the task back unfinished.",
     "task.cancelling": "The agent that runs the task was asked to stop.",
     "task.completed": "The task ended with a result.",
