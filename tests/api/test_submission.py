@@ -45,11 +45,12 @@ def waiting(api: Api, task_id: str, seconds: float = LONG_SECONDS, **request: An
 
 
 async def is_waiting(node: RunningNode, task_id: str, callers: int = 1) -> None:
-    """Return once so many callers wait for the task."""
+    """Return once so many callers wait for the task, and have looked at it before."""
     waits = node.node.task_waits
 
     async def count() -> int:
-        return len(waits._waiters.get(task_id, ()))
+        waiting = waits._waiters.get(task_id, ())
+        return sum(bool(waiter.answered._callbacks) for waiter in waiting)
 
     await found(count, lambda seen: seen == callers, f"{callers} callers wait", 20)
 

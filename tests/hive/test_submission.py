@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hive import task_machine as machine
@@ -161,6 +161,7 @@ class Nodes:
     st.sampled_from([1, 3, 250, 1000]),
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 400), st.integers(0, 300)), max_size=12),
 )
+@example(2, 1000, [(0, 1, 0), (1, 1000, 0), (0, 1000, 0)])
 def test_bound_holds_on_one_node_and_within_a_step_for_each_other(
     count: int, most: int, bursts: list[tuple[int, int, int]]
 ) -> None:
