@@ -58,8 +58,8 @@ class RetriesEnded(StrEnum):
 
 SUMMARY_FIELDS: Final = (
     "name", "description", "priority", "status", "owner", "agent_id", "attempt", "max_attempts",
-    "dependencies", "dependency_count", "waiting_on", "required_capabilities", "agent_labels", "sticky",
-    "on_dependency_failure", "labels",
+    "dependencies", "dependency_count", "waiting_on", "required_capabilities", "agent_labels",
+    "sticky", "on_dependency_failure", "labels",
     "progress", "error", "retries_ended", "reason", "cancel_requested", "log_count", "run_at",
     "started_at", "ended_at", "version", "created_at", "updated_at",
 )  # fmt: skip
