@@ -24,14 +24,14 @@ TIMES = FireTimes(CronTimes())
 
 def schedule_of(**fields: Any) -> Schedule:
     """A schedule that fires each minute and is due at `EPOCH`."""
-    spec_fields = {
+    spec_fields: dict[str, Any] = {
         name: fields.pop(name)
         for name in ("trigger", "overlap", "catch_up_seconds", "jitter_seconds")
         if name in fields
     }
     usual: dict[str, Any] = {"trigger": Trigger(interval_seconds=60)}
     spec = ScheduleSpec("s", {"name": "work"}, **{**usual, **spec_fields})
-    given = {"next_run_at": EPOCH, **fields}
+    given: dict[str, Any] = {"next_run_at": EPOCH, **fields}
     return Schedule("sch_1", spec, "usr_1", False, 3, EPOCH, EPOCH, origin=EPOCH, **given)  # noqa: FBT003 - not paused
 
 
