@@ -219,7 +219,8 @@ def _check_grant(grant: Grant, leases: Mapping[str, Sequence[_Lease]]) -> Iterat
         yield Violation("lost-grant", grant.task_id, detail)
     for event in lease.events:
         actor = event.get("actor", "")
-        if actor.startswith("agt_") and actor != lease.agent_id:
+        is_late = event["type"] == "task.late_result"
+        if actor.startswith("agt_") and actor != lease.agent_id and not is_late:
             detail = f"{actor} wrote it under the lease of {lease.agent_id}"
             yield Violation("foreign-write", event["id"], detail)
 
