@@ -76,6 +76,7 @@ def _ask(url: str, key: str | None) -> int:
     return httpx.get(f"{url}/api/v1/agents", headers={"Authorization": f"Bearer {key}"}).status_code
 
 
+@pytest.mark.more
 @pytest.mark.timeout(120)
 def test_workers_are_nodes_on_one_port(
     server: WorkersProcess, mongodb_client: MongoClient[dict[str, Any]], database: str
