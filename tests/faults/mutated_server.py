@@ -11,7 +11,6 @@ import asyncio
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -182,17 +181,6 @@ def insert_twice() -> None:
     MongoTasks.insert = insert_again  # type: ignore[method-assign]
 
 
-def stale_read() -> None:
-    """Every other read gives the version that was inserted, as from a secondary that lags."""
-    get = MongoTasks.get
-
-    async def get_old(self: MongoTasks, task_id: str) -> Task:
-        task = await get(self, task_id)
-        return replace(task, version=1) if random.random() < 0.5 else task
-
-    MongoTasks.get = get_old  # type: ignore[method-assign]
-
-
 MUTATIONS: Mapping[str, Callable[[], None]] = {
     "event-apart": event_apart,
     "fence-stays": fence_stays,
@@ -201,7 +189,6 @@ MUTATIONS: Mapping[str, Callable[[], None]] = {
     "receipt-first": receipt_first,
     "claim-in-two-steps": claim_in_two_steps,
     "insert-twice": insert_twice,
-    "stale-read": stale_read,
 }
 
 if __name__ == "__main__":

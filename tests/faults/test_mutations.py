@@ -23,7 +23,6 @@ SEEN_AS = {
     "receipt-first": {"lost-task"},
     "claim-in-two-steps": {"illegal-move"},
     "insert-twice": {"unexpected-task"},
-    "stale-read": {"backward-read"},
 }
 
 
