@@ -46,7 +46,6 @@ LEGAL_MOVES: Final[Mapping[TaskStatus, frozenset[TaskStatus]]] = {
 ENDED: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 
 
-
 class RetriesEnded(StrEnum):
     """Why a failed task was not tried again."""
 

@@ -77,9 +77,7 @@ CHANGES = {
     "unregister_agent": Change(an_agent),
     "cancel_task": Change(a_task),
     "update_task": Change(a_task, {"priority": "high"}),
-    "update_schedule": Change(
-        a_schedule, {"task": {"name": "work"}, "interval_seconds": 3600}
-    ),
+    "update_schedule": Change(a_schedule, {"task": {"name": "work"}, "interval_seconds": 3600}),
     "delete_schedule": Change(a_schedule),
     "retry_task": Change(a_failed_task, verb="/retry"),
     "update_user": Change(a_user, {"role": "viewer"}),
