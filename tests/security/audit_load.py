@@ -88,7 +88,9 @@ class Load:
         while len(self.sent) < calls:
             await self._up.wait()
             method, path, options = self._choose(chance, tasks)
-            one = Sent(f"load-{uuid.UUID(int=chance.getrandbits(128)).hex}", method != "GET")
+            # PUT of the tasks is no operation: it changes nothing, and is recorded as a read is.
+            mutates = method not in {"GET", "PUT"}
+            one = Sent(f"load-{uuid.UUID(int=chance.getrandbits(128)).hex}", mutates)
             self.sent.append(one)
             headers = {"X-Request-Id": one.request_id, **options.pop("headers", self.operator())}
             try:
