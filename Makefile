@@ -68,9 +68,15 @@ test-more: setup ## The long tests.
 soak: setup ## Hours of faults and load.
 	$(call RUN_MARKED,soak)
 
+.PHONY: soak-hive
+soak-hive: setup ## 100,000 tasks on three nodes while all around them is killed (SOAK_TASKS=...).
+	$(MEMORY) $(BIN)/python -m pytest -m soak tests/faults/test_several.py \
+	    -o log_cli=true -o log_cli_level=INFO
+
 .PHONY: bench
 bench: setup ## Measurements.
 	$(call RUN_MARKED,bench)
+	$(BIN)/python -m benchmarks.claims --keep
 	$(BIN)/python -m benchmarks.login
 	$(BIN)/python -m benchmarks.operations
 	$(BIN)/python -m benchmarks.pipeline

@@ -128,7 +128,13 @@ async def control_agent(context: Context, *, agent_id: str, body: dict[str, Any]
     running = len(await services.tasks.held_by(agent_id))
     agent = await services.agents.change(
         agent_id,
-        lambda agent: machine.control(agent, action, body.get("reason"), running=running),
+        lambda agent: machine.control(
+            agent,
+            action,
+            body.get("reason"),
+            running=running,
+            deadline_seconds=body.get("deadline_seconds"),
+        ),
         context.actor,
     )
     view: dict[str, Any] = {
@@ -137,6 +143,8 @@ async def control_agent(context: Context, *, agent_id: str, body: dict[str, Any]
         "desired_state": agent.desired_state,
         "status": agent.status,
     }
+    if agent.drain_deadline is not None:
+        view["drain_deadline"] = agent.drain_deadline
     if action not in machine.ENFORCED and agent.controls:
         view["control"] = control_view(agent.controls[-1])
     return Reply(view)

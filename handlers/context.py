@@ -9,6 +9,7 @@ from typing import Any
 
 from hive.changes import Actor
 from hive.idempotency import ENTROPY_BYTES, Chosen, Seed
+from hive.inner_calls import InnerCalls
 from hive.permissions import Principal
 from hive.ports import Services
 
@@ -20,7 +21,8 @@ class Context:
     `call_id` is the identifier that the audit record of this call has; `signed` tells whether the
     request carried a valid signature of the caller (RFC 9421). `from_own_page` tells whether a
     browser sent it for a page that may keep and use this server's cookies. `chosen` is there when
-    the request may come again (`Idempotency-Key`).
+    the request may come again (`Idempotency-Key`). `inner` charges and records the calls that one
+    request stands for.
     """
 
     principal: Principal | None
@@ -31,6 +33,7 @@ class Context:
     signed: bool = False
     from_own_page: bool = False
     chosen: Chosen | None = None
+    inner: InnerCalls | None = None
 
     @property
     def caller(self) -> Principal:
@@ -38,6 +41,13 @@ class Context:
         if self.principal is None:
             raise AssertionError("an operation that needs a principal was declared public")
         return self.principal
+
+    @property
+    def calls(self) -> InnerCalls:
+        """The calls that this one stands for; the pipeline gave the way to charge them."""
+        if self.inner is None:
+            raise AssertionError("nobody could be charged for what this call stands for")
+        return self.inner
 
     @property
     def actor(self) -> Actor:

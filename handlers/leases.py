@@ -6,14 +6,17 @@ Everything goes through the lease; a lost one changes nothing.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from handlers.context import Context, Reply
-from handlers.views import receipt_view
-from hive import tasks as machine
+from handlers.views import lease_view, receipt_view
+from hive import task_machine as machine
+from hive.attempts import LateReport
+from hive.errors import HiveError, LeaseLost
 from hive.leases import LeaseProof
 from hive.ports import DecideTask
-from hive.tasks import Task, TaskError
+from hive.tasks import Task, TaskError, TaskStatus
 
 
 async def renew_lease(context: Context, *, lease_id: str, body: dict[str, Any]) -> Reply:
@@ -42,22 +45,31 @@ async def renew_lease(context: Context, *, lease_id: str, body: dict[str, Any]) 
 
 
 async def append_lease_logs(context: Context, *, lease_id: str, body: dict[str, Any]) -> Reply:
-    """Append log lines to the task."""
+    """Append log lines to the task; it renews the lease, too."""
+    seconds = context.services.limits.lease_seconds
     lines = [
         {"level": line.get("level", "info"), "message": line["message"]} for line in body["lines"]
     ]
     task = await context.services.logs.append(
-        LeaseProof(lease_id, body["fence"]), lines, context.actor, agent_id=_holder(context)
+        LeaseProof(lease_id, body["fence"]),
+        lines,
+        context.actor,
+        agent_id=_holder(context),
+        seconds=seconds,
     )
     return Reply({"task_id": task.task_id, "log_count": task.log_count})
 
 
 async def complete_lease(context: Context, *, lease_id: str, body: dict[str, Any]) -> Reply:
-    """End the task with its result."""
+    """End the task with its result, and lease the next one when asked to."""
     proof = LeaseProof(lease_id, body["fence"])
     result = body.get("result")
-    task = await _change(context, proof, lambda task: machine.complete(task, proof, result))
-    return Reply(receipt_view(task))
+    report = LateReport(TaskStatus.COMPLETED, result=result)
+    task = await _end(context, proof, lambda task: machine.complete(task, proof, result), report)
+    answer = receipt_view(task)
+    if body.get("claim_next") and (following := await _claim_next(context, task)):
+        answer["next"] = lease_view(following[0])
+    return Reply(answer)
 
 
 async def fail_lease(context: Context, *, lease_id: str, body: dict[str, Any]) -> Reply:
@@ -66,7 +78,8 @@ async def fail_lease(context: Context, *, lease_id: str, body: dict[str, Any]) -
     reported = body["error"]
     error = TaskError(reported["code"], reported["message"], reported.get("retryable", True))
     chance = random.random()  # noqa: S311 - jitter of the backoff  # nosec B311
-    task = await _change(context, proof, lambda task: machine.fail(task, proof, error, chance))
+    report = LateReport(TaskStatus.FAILED, error=error)
+    task = await _end(context, proof, lambda task: machine.fail(task, proof, error, chance), report)
     return Reply(receipt_view(task))
 
 
@@ -82,6 +95,28 @@ async def _change(context: Context, proof: LeaseProof, decide: DecideTask) -> Ta
     return await context.services.tasks.change_leased(
         proof, decide, context.actor, agent_id=_holder(context)
     )
+
+
+async def _end(context: Context, proof: LeaseProof, decide: DecideTask, report: LateReport) -> Task:
+    """End the attempt; what comes after the lease was taken back is kept to be looked at."""
+    try:
+        return await _change(context, proof, decide)
+    except LeaseLost:
+        await context.services.tasks.keep_late_result(
+            proof, report, context.actor, agent_id=_holder(context)
+        )
+        raise
+
+
+async def _claim_next(context: Context, ended: Task) -> Sequence[Task]:
+    """The task has ended, whatever becomes of this: a refusal is the same as an empty queue."""
+    agent_id = _holder(context) or ended.agent_id
+    if agent_id is None:
+        return ()
+    try:
+        return await context.services.dispatcher.claim(agent_id, max_leases=1, wait_seconds=0)
+    except HiveError:
+        return ()
 
 
 def _holder(context: Context) -> str | None:

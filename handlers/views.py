@@ -11,12 +11,22 @@ from hive.agents import Agent, ControlRequest
 from hive.api_keys import KeyStatus, speaks_for
 from hive.identity import ApiKey, Session
 from hive.ports import LogLine
+from hive.schedules import Schedule
 from hive.signing import SigningKey
-from hive.task_spec import Backoff, Concurrency, Timeouts
-from hive.tasks import Task
+from hive.task_spec import (
+    AgentLabels,
+    Backoff,
+    Concurrency,
+    Deduplication,
+    Fairness,
+    Sticky,
+    Timeouts,
+)
+from hive.tasks import SHOWN_AT_MOST, LateResult, Task, TaskError
 from hive.users import UserDetail
 
 View = dict[str, Any]
+_Part = AgentLabels | Backoff | Concurrency | Deduplication | Fairness | Sticky | Timeouts
 
 
 def agent_view(agent: Agent) -> View:
@@ -34,6 +44,7 @@ def agent_view(agent: Agent) -> View:
             "version": agent.version,
             "agent_version": agent.agent_version,
             "last_heartbeat_at": agent.last_heartbeat_at,
+            "drain_deadline": agent.drain_deadline,
             "created_at": agent.created_at,
             "updated_at": agent.updated_at,
         }
@@ -92,11 +103,13 @@ def lease_view(task: Task) -> View:
         "description": task.spec.description,
         "priority": task.spec.priority,
         "parameters": task.spec.parameters,
-        "dependencies": task.spec.dependencies,
+        "dependencies": task.spec.dependencies[:SHOWN_AT_MOST],
+        "dependency_count": _dependency_count(task),
         "required_capabilities": task.spec.required_capabilities,
         "attempt": task.attempt,
         "max_attempts": task.spec.max_attempts,
         "labels": task.spec.labels,
+        "heartbeat_seconds": task.spec.timeouts and task.spec.timeouts.heartbeat_seconds,
     }
     return {**held, "task": _present(leased)}
 
@@ -112,6 +125,42 @@ def receipt_view(task: Task) -> View:
     if task.cancel_requested and not task.has_ended:
         receipt["cancel_requested"] = True
     return receipt
+
+
+def schedule_summary_view(schedule: Schedule) -> View:
+    """The schema `ScheduleSummary`."""
+    spec, trigger = schedule.spec, schedule.spec.trigger
+    return _present(
+        {
+            "schedule_id": schedule.schedule_id,
+            "name": spec.name,
+            "description": spec.description,
+            "owner": schedule.owner,
+            "status": schedule.status,
+            "cron": trigger.cron,
+            "time_zone": trigger.time_zone,
+            "interval_seconds": trigger.interval_seconds,
+            "anchor": trigger.anchor,
+            "overlap": spec.overlap,
+            "catch_up_seconds": spec.catch_up_seconds,
+            "jitter_seconds": spec.jitter_seconds,
+            "starts_at": trigger.starts_at,
+            "ends_at": trigger.ends_at,
+            "paused": schedule.paused,
+            "counts": asdict(schedule.counts),
+            "last_run": schedule.last_run and asdict(schedule.last_run),
+            "next_run_at": schedule.next_run_at,
+            "buffered_at": schedule.buffered_at,
+            "version": schedule.version,
+            "created_at": schedule.created_at,
+            "updated_at": schedule.updated_at,
+        }
+    )
+
+
+def schedule_view(schedule: Schedule) -> View:
+    """The schema `Schedule`."""
+    return {**schedule_summary_view(schedule), "task": schedule.spec.task}
 
 
 def signing_key_view(key: SigningKey) -> View:
@@ -145,13 +194,17 @@ def task_summary_view(task: Task) -> View:
             "agent_id": task.agent_id,
             "attempt": task.attempt,
             "max_attempts": spec.max_attempts,
-            "dependencies": spec.dependencies,
-            "waiting_on": task.waiting_on,
+            "dependencies": spec.dependencies[:SHOWN_AT_MOST],
+            "dependency_count": _dependency_count(task),
+            "waiting_on": task.waiting_on[:SHOWN_AT_MOST],
             "required_capabilities": spec.required_capabilities,
+            "agent_labels": _fields(spec.agent_labels),
+            "sticky": _fields(spec.sticky),
             "on_dependency_failure": spec.on_dependency_failure,
             "labels": spec.labels,
             "progress": task.progress,
-            "error": task.error and {"code": task.error.code, "message": task.error.message},
+            "error": _error(task.error),
+            "retries_ended": task.retries_ended,
             "reason": task.reason,
             "cancel_requested": task.cancel_requested or None,
             "log_count": task.log_count,
@@ -171,12 +224,18 @@ def task_view(task: Task) -> View:
     lease = task.lease
     return task_summary_view(task) | _present(
         {
+            "dependencies": spec.dependencies,
+            "waiting_on": task.waiting_on,
             "parameters": spec.parameters,
             "result": task.result,
+            "late_result": _late_result(task.late_result),
             "backoff": _fields(spec.backoff),
+            "retry_seconds": spec.retry_seconds,
             "non_retryable": spec.non_retryable,
             "timeouts": _fields(spec.timeouts),
             "concurrency": _fields(spec.concurrency),
+            "fairness": _fields(spec.fairness),
+            "deduplication": _fields(spec.deduplication),
             "lease": lease
             and {"agent_id": lease.agent_id, "fence": lease.fence, "expires_at": lease.expires_at},
         }
@@ -214,9 +273,37 @@ def session_view(session: Session, *, current: bool) -> View:
     )
 
 
+def _error(error: TaskError | None) -> View | None:
+    return None if error is None else {"code": error.code, "message": error.message}
+
+
+def _late_result(late: LateResult | None) -> View | None:
+    """The schema `LateResult`."""
+    if late is None:
+        return None
+    return _present(
+        {
+            "attempt": late.attempt,
+            "agent_id": late.agent_id,
+            "fence": late.fence,
+            "status": late.status,
+            "result": late.result,
+            "result_bytes": late.result_bytes,
+            "error": _error(late.error),
+            "time": late.time,
+        }
+    )
+
+
+def _dependency_count(task: Task) -> int:
+    """Tasks of earlier releases don't know it, and their lists were read as a whole."""
+    known = task.dependency_count
+    return len(task.spec.dependencies) if known is None else known
+
+
 def _present(view: Mapping[str, Any]) -> View:
     return {name: value for name, value in view.items() if value is not None}
 
 
-def _fields(value: Backoff | Timeouts | Concurrency | None) -> View | None:
+def _fields(value: _Part | None) -> View | None:
     return None if value is None else _present(asdict(value))

@@ -13,8 +13,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from hive.changes import ABSENT, NOW, Append, Change, Plus
-from hive.errors import Conflict
+from hive.changes import ABSENT, NOW, After, Append, Change, Plus
+from hive.errors import Conflict, Invalid
 
 
 class AgentStatus(StrEnum):
@@ -55,9 +55,20 @@ ENFORCED: Final[Mapping[AgentAction, DesiredState]] = {
 CONTROLS_KEPT: Final = 16
 SUMMARY_FIELDS: Final = (
     "name", "agent_type", "capabilities", "slots", "labels", "status", "desired_state", "version",
-    "agent_version", "last_heartbeat_at", "created_at", "updated_at",
+    "agent_version", "last_heartbeat_at", "drain_deadline", "created_at", "updated_at",
 )  # fmt: skip
 """What lists and events tell of an agent, besides `agent_id`."""
+
+
+class DeadlineOfDrain(Invalid):
+    """Only a drain has a deadline."""
+
+    code = "deadline-of-drain"
+    title = "Only a drain has a deadline"
+    default_detail = "`deadline_seconds` is for the action `drain` only."
+
+    def __init__(self) -> None:
+        super().__init__(pointer="/deadline_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,7 @@ class Agent:
     online: bool
     agent_version: str | None = None
     last_heartbeat_at: datetime | None = None
+    drain_deadline: datetime | None = None
     controls: tuple[ControlRequest, ...] = ()
 
     @property
@@ -143,18 +155,31 @@ def unregister(_agent: Agent) -> Change:
 
 
 def control(
-    agent: Agent, action: AgentAction, reason: str | None, *, running: int
+    agent: Agent,
+    action: AgentAction,
+    reason: str | None,
+    *,
+    running: int,
+    deadline_seconds: float | None = None,
 ) -> Change | None:
     """Pause, resume or drain at once; note a restart or stop for the process to take.
 
-    Raises Conflict when too many requests wait already.
+    When `deadline_seconds` of a drain are over, the agent's leases are taken back. Raises
+    DeadlineOfDrain when anything else has one, Conflict when too many requests wait already.
     """
+    if deadline_seconds is not None and action is not AgentAction.DRAIN:
+        raise DeadlineOfDrain
     desired = ENFORCED.get(action)
     if desired is not None:
         status = status_of(desired, online=agent.online, running=running)
-        if (desired, status) == (agent.desired_state, agent.status):
+        changed: dict[str, Any] = {"desired_state": desired, "status": status}
+        if deadline_seconds is not None:
+            changed["drain_deadline"] = After(deadline_seconds)
+        elif agent.drain_deadline is not None:
+            changed["drain_deadline"] = ABSENT
+        elif (desired, status) == (agent.desired_state, agent.status):
             return None
-        return Change("agent.status_changed", {"desired_state": desired, "status": status})
+        return Change("agent.status_changed", changed)
     if len(agent.controls) >= CONTROLS_KEPT:
         raise Conflict(f"The agent has {CONTROLS_KEPT} requests that it has not taken yet.")
     request: dict[str, Any] = {

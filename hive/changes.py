@@ -14,9 +14,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """The database's time at the update, plus so many seconds."""
+    """The database's time at the update, plus so many seconds.
+
+    `at_most` names a field before the update that may hold fewer seconds; those count then.
+    """
 
     seconds: float = 0.0
+    at_most: str | None = None
 
 
 NOW = After()
@@ -61,11 +65,24 @@ ABSENT = _Absent()
 class Change:
     """One visible change: `event` is its type, `fields` what is set (a mark or a plain value).
 
-    Nested mappings replace the field as a whole.
+    Nested mappings replace the field as a whole. Past the deadline another change is made instead.
     """
 
     event: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    deadline: Deadline | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The time in the field `name`, less so many seconds, by the database's clock at the update.
+
+    Without the field there is no deadline. `otherwise` has none itself.
+    """
+
+    name: str
+    seconds: float
+    otherwise: Change
 
 
 @dataclass(frozen=True, slots=True)

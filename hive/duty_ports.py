@@ -5,16 +5,17 @@ All methods raise `Unavailable` when the store does not answer in time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from hive.changes import Actor, Change, Without
+from hive.changes import Actor, Change
 from hive.events import Event
 from hive.leases import NewLease
 from hive.ports import DecideTask, Holdings
+from hive.task_spec import DependencyPolicy
 from hive.tasks import Task, TaskStatus
 
 
@@ -33,10 +34,18 @@ class Queue(Holdings, Protocol):
     async def queued_keys(self) -> Sequence[str]:
         """The capability keys under which something is queued."""
 
+    async def slots_in_use(self, agent_id: str) -> set[int]:
+        """The slots of an agent that its leases take."""
+
     async def keyed_head(
-        self, capability_keys: Sequence[str], *, without: Sequence[str]
+        self,
+        capability_keys: Sequence[str],
+        *,
+        without: Sequence[str],
+        agent_id: str = "",
+        labels: Sequence[str] = (),
     ) -> tuple[str, int] | None:
-        """The concurrency key and limit of the most urgent queued task.
+        """The concurrency key and limit of the most urgent queued task that the agent may take.
 
         Keys in `without` are passed over. None when the most urgent one has no key.
         """
@@ -54,17 +63,33 @@ class Sweeps(Protocol):
     async def released(self, task_ids: Sequence[str]) -> None:
         """Note that the dependents of these tasks have been told. Idempotent."""
 
-    async def dependents_of(self, task_id: str, *, limit: int) -> Sequence[Task]:
-        """Tasks that wait on the task."""
+    async def drop_ended(
+        self, ended: Sequence[str], policies: Collection[DependencyPolicy], *, limit: int
+    ) -> Sequence[str]:
+        """Take these dependencies off the lists of up to `limit` tasks of these policies.
 
-    async def drop_dependency(self, task_id: str, mark: Without) -> Task | None:
-        """Take one dependency off the list of a task; None when it was not on it. No event."""
+        Their identifiers. No event.
+        """
+
+    async def to_end(
+        self, ended: Sequence[str], policies: Collection[DependencyPolicy], *, limit: int
+    ) -> Sequence[Task]:
+        """Tasks of these policies that wait on one of these."""
+
+    async def change_all(self, task_ids: Sequence[str], decide: DecideTask, actor: Actor) -> None:
+        """As `Tasks.change` for each, once: one that another was faster to change is left."""
+
+    async def all_settled(self, task_ids: Sequence[str]) -> None:
+        """As `settled`, for many."""
 
     async def settle_pending(self, *, limit: int) -> Sequence[Task]:
         """Tasks whose dependencies may not have been looked at since the insert, oldest first."""
 
     async def settled(self, task_id: str) -> Task:
         """Note that it was done; the task after that. Idempotent, no event."""
+
+    async def supersede(self, actor: Actor, *, limit: int) -> None:
+        """Cancel what newer tasks of a concurrency key have superseded, after a crash."""
 
     async def unblocked(self, *, limit: int) -> Sequence[str]:
         """Blocked tasks that wait on nothing any more."""
@@ -79,7 +104,10 @@ class Sweeps(Protocol):
         """Running tasks whose cancellation was asked longer ago than the grace period."""
 
     async def timed_out(self, *, limit: int) -> Sequence[tuple[str, int, str]]:
-        """Tasks over a timeout: identifier, version, and `queue`, `execution` or `total`."""
+        """Tasks over a timeout: identifier, version, and `queue`, `execution`, `total` or `retry`.
+
+        `retry` are those that wait for another attempt when the time for retries is over.
+        """
 
     async def expire(self, task_id: str, decide: DecideTask, actor: Actor) -> Task | None:
         """As `Tasks.change`, while the lease is over by the database's clock; None otherwise."""

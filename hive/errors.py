@@ -247,3 +247,18 @@ class MalformedCursor(Malformed):
         "The cursor is not one that this list gave with these filters and this order."
         " Follow the Link header as it is."
     )
+
+
+class ScheduleNotFound(NotFound):
+    """No schedule of this identifier exists."""
+
+    code = "schedule-not-found"
+    title = "Schedule not found"
+    default_detail = "Schedule not found"
+
+
+class TooManySchedules(Conflict):
+    """The owner has as many schedules as one may have."""
+
+    code = "too-many-schedules"
+    title = "Too many schedules"

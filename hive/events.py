@@ -18,18 +18,29 @@ EVENT_TYPES: Final[Mapping[str, str]] = {
     "agent.unregistered": "An agent was removed from the hive.",
     "agent.status_changed": "An agent is idle, busy, paused, draining or offline now.",
     "agent.control_requested": "The process of an agent is asked to restart or to stop.",
+    "agent.message": "A message was sent to an agent.",
     "task.created": "A task was accepted: queued at once, or blocked, or scheduled.",
     "task.blocked": "The time of a scheduled task has come, and it waits for dependencies now.",
-    "task.queued": "What the task waited for is over; it can be claimed.",
+    "task.queued": "What the task waited for is over, or it is retried by hand; it can be claimed.",
+    "task.updated": "What was asked for was changed while the task waits.",
     "task.started": "An agent took the task.",
     "task.progress": "The agent reported progress.",
     "task.log": "Log lines were appended; at most one event per task and second.",
     "task.retrying": "An attempt ended without success and the task is tried again.",
+    "task.late_result": "What came under a lease that was taken back is kept; it does not count.",
     "task.released": "The agent gave the task back unfinished.",
     "task.cancelling": "The agent that runs the task was asked to stop.",
     "task.completed": "The task ended with a result.",
     "task.failed": "The task ended with an error.",
     "task.cancelled": "The task was cancelled, or skipped because of a dependency.",
+    "schedule.created": "A schedule was made.",
+    "schedule.updated": "The configuration of a schedule was replaced.",
+    "schedule.deleted": "A schedule was deleted; it makes no more tasks.",
+    "schedule.paused": "A schedule makes no tasks until it is resumed.",
+    "schedule.resumed": "A schedule goes on with its next time.",
+    "schedule.fired": "A schedule made a task, at its time or because somebody asked for it.",
+    "schedule.skipped": "Times of a schedule were passed over: overlapping, or too long ago.",
+    "schedule.buffered": "A time of a schedule waits until the earlier tasks have ended.",
     "user.created": "A user was made.",
     "user.updated": "The role of a user changed, or the user was disabled or enabled.",
     "user.deleted": "A user was deleted, with its sessions and API keys.",
@@ -44,18 +55,23 @@ EVENT_TYPES: Final[Mapping[str, str]] = {
     "signing_key.revoked": "A key for signing requests was revoked.",
     "system.settings_updated": "The settings of the system changed.",
     "system.token_keys_rotated": "Access tokens are signed with a new key.",
+    "hive.paused": "The hive grants no new leases.",
+    "hive.resumed": "The hive grants leases again.",
+    "hive.draining": "The hive grants no new leases, and is to become empty.",
     "log.reset": "Events before this one may be missing: read a snapshot.",
 }
 
 SOURCES: Final[Mapping[str, str]] = {
     "agt": "/api/v1/agents/",
     "tsk": "/api/v1/tasks/",
+    "sch": "/api/v1/schedules/",
     "usr": "/api/v1/users/",
     "ses": "/api/v1/auth/sessions/",
     "key": "/api/v1/api-keys/",
     "sgk": "/api/v1/signing-keys/",
 }
 SYSTEM_SOURCE: Final = "/api/v1/system/settings"
+HIVE_SOURCE: Final = "/api/v1/hive/status"
 
 PRIVATE_NOUNS: Final = frozenset({"user", "session", "api_key", "signing_key", "system"})
 """Events of these are for the owner whom they name, and for admins."""
@@ -112,10 +128,14 @@ def audience_of(principal: Principal) -> Audience:
     return Audience(principal.principal_id, sees_all=principal.is_admin)
 
 
-def source_of(subject: str) -> str:
+def source_of(subject: str, data: Mapping[str, Any] | None = None) -> str:
     """Where the resource of an event is: a path of the REST contract, or the log itself."""
+    if subject.startswith("msg_") and data is not None:
+        return f"/api/v1/agents/{data['agent_id']}/messages"
     if subject == "system":
         return SYSTEM_SOURCE
+    if subject == "hive":
+        return HIVE_SOURCE
     prefix = SOURCES.get(subject.partition("_")[0])
     return f"{prefix}{subject}" if prefix else "/api/v1/events"
 
@@ -125,7 +145,7 @@ def envelope(event: Event) -> dict[str, Any]:
     body: dict[str, Any] = {
         "specversion": "1.0",
         "id": event.id,
-        "source": source_of(event.subject),
+        "source": source_of(event.subject, event.data),
         "type": event.type,
         "subject": event.subject,
         "time": event.time,

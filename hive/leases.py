@@ -33,7 +33,10 @@ class LeaseProof:
 
 @dataclass(frozen=True, slots=True)
 class NewLease:
-    """What a claim puts into the task, for `seconds` from the database's now."""
+    """What a claim puts into the task, for `seconds` from the database's now.
+
+    `labels` are the words of the agent's labels (`hive.matching`): some tasks prefer them.
+    """
 
     lease_id: str
     agent_id: str
@@ -41,3 +44,4 @@ class NewLease:
     seconds: float
     key: str | None = None
     key_slot: int | None = None
+    labels: tuple[str, ...] = ()

@@ -31,9 +31,17 @@ _OWN = frozenset(
         "signing-keys:write",
     }
 )
-_WRITE = frozenset({"tasks:write", "agents:control"})
+_WRITE = frozenset({"tasks:write", "agents:control", "messages:write"})
 _ADMINISTER = frozenset(
-    {"agents:write", "users:read", "users:write", "audit:read", "system:read", "system:write"}
+    {
+        "agents:write",
+        "users:read",
+        "users:write",
+        "audit:read",
+        "system:read",
+        "system:write",
+        "hive:write",
+    }
 )
 _WORK = frozenset({"agents:work"})
 
@@ -41,7 +49,7 @@ ROLE_PERMISSIONS: dict[Role, frozenset[str]] = {
     Role.ADMIN: _READ | _OWN | _WRITE | _ADMINISTER | _WORK,
     Role.USER: _READ | _OWN | _WRITE,
     Role.VIEWER: _READ | _OWN,
-    Role.AGENT: _READ | _WORK | {"tasks:write"},
+    Role.AGENT: _READ | _WORK | {"tasks:write", "messages:write"},
 }
 
 PERMISSIONS: frozenset[str] = frozenset().union(*ROLE_PERMISSIONS.values())

@@ -7,18 +7,25 @@ or may not have happened, and repeating it is safe.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from hive.agents import Agent, AgentStatus
 from hive.api_key_ports import ApiKeys
+from hive.attempts import LateReport
 from hive.audit_ports import AuditReader
+from hive.batches import Batches
 from hive.changes import Actor, Change
+from hive.coordination_ports import Coordination
 from hive.errors import UnknownField
 from hive.events import Audience, Event
+from hive.graphs import Graphs, Subtrees
 from hive.identity_ports import Accounts
 from hive.leases import LeaseProof
+from hive.nodes import Nodes
+from hive.schedule_ports import Scheduling
 from hive.signing_ports import SigningKeys
 from hive.system_settings import System
 from hive.task_spec import TaskPriority
@@ -130,11 +137,55 @@ class Tasks(Holdings, Protocol):
         (None: any).
         """
 
+    async def keep_late_result(
+        self, proof: LeaseProof, report: LateReport, actor: Actor, *, agent_id: str | None
+    ) -> None:
+        """Keep what was reported under a lease that was taken back from `agent_id` (None: any).
+
+        Of a task the newest fence only; nothing is kept for a lease that ended in another way.
+        """
+
     async def renew(self, proof: LeaseProof, seconds: float, *, agent_id: str | None) -> Task:
         """Extend a current lease. Raises LeaseLost, LeaseNotFound."""
 
     async def count_by_status(self) -> dict[str, int]:
         """How many tasks there are of each status."""
+
+
+class OpenTasks(Protocol):
+    """The tasks that have not ended, by their mark `open`."""
+
+    async def count(self, owner: str, *, most: int) -> int:
+        """How many tasks of the owner have not ended; it counts to `most` only."""
+
+    async def find(self, owner: str, key: str) -> str | None:
+        """The task of the owner that holds the deduplication key."""
+
+
+class Submissions(Protocol):
+    """New tasks, within the bounds of their owners."""
+
+    async def submit(self, task_id: str, change: Change, actor: Actor) -> Task:
+        """As `Tasks.insert`; gives the standing task where the submission asks for that.
+
+        Raises TooManyTasks; DuplicateTask when another task holds the deduplication key.
+        """
+
+    def room(self, owner: str, tasks: int = 1) -> AbstractAsyncContextManager[None]:
+        """Room for so many new tasks, which are there at the end of it, or not when it raises.
+
+        Entering raises TooManyTasks.
+        """
+
+
+class TaskWaits(Protocol):
+    """Who waits for tasks."""
+
+    async def wait(self, task_id: str, *, seconds: float, seen: frozenset[int] | None) -> Task:
+        """The task once it has ended, or is at none of the versions `seen` (None: any will do).
+
+        After so many seconds, and when the node drains, as it is. Raises TaskNotFound.
+        """
 
 
 class TaskLogs(Protocol):
@@ -147,14 +198,18 @@ class TaskLogs(Protocol):
         actor: Actor,
         *,
         agent_id: str | None,
+        seconds: float | None = None,
     ) -> Task:
-        """Append lines (`level`, `message`) under a current lease.
+        """Append lines (`level`, `message`) under a current lease; extend it when `seconds` say so.
 
         At most one event per task and second. Raises LeaseLost, LeaseNotFound.
         """
 
     async def read(self, task_id: str, *, after: int | None, limit: int) -> Sequence[LogLine]:
         """The last lines, or the first behind line number `after`; ascending."""
+
+    async def dropped(self, task_id: str) -> int:
+        """How many of the oldest lines are not kept any more."""
 
 
 class Agents(Protocol):
@@ -287,9 +342,17 @@ class Services:
     logs: TaskLogs
     events: EventLog
     audit: AuditReader
+    submissions: Submissions
+    task_waits: TaskWaits
+    batches: Batches
+    graphs: Graphs
+    subtrees: Subtrees
+    scheduling: Scheduling
     dispatcher: Dispatcher
     dependencies: Dependencies
     presence: Presence
+    nodes: Nodes
+    coordination: Coordination
     identifiers: Identifiers
     cursors: Cursors
     documents: Documents

@@ -35,6 +35,12 @@ def read_tags(field: str) -> tuple[EntityTag, ...]:
     return tuple(_tags(field.strip(" \t,")))
 
 
+def read_version(tag: EntityTag) -> int | None:
+    """The version that a tag names; None when it names none."""
+    found = _VERSION.fullmatch(tag.opaque)
+    return int(found[1]) if found else None
+
+
 class Versioned(Protocol):
     """Whatever has a version."""
 
@@ -78,8 +84,8 @@ def read_if_match(field: str | None) -> ExpectedVersions | None:
     """
     if field is None or field.strip() == ANY:
         return None
-    found = [_VERSION.fullmatch(tag.opaque) for tag in read_tags(field) if not tag.is_weak]
-    return ExpectedVersions(frozenset(int(match[1]) for match in found if match))
+    found = [read_version(tag) for tag in read_tags(field) if not tag.is_weak]
+    return ExpectedVersions(frozenset(version for version in found if version is not None))
 
 
 def expecting(expected: ExpectedVersions | None, decide: Callable[[V], T]) -> Callable[[V], T]:

@@ -64,11 +64,20 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits in seconds; None is no limit."""
+    """Limits in seconds; None is no limit. `heartbeat_seconds`: how long an agent is silent."""
 
     queue_seconds: float | None = None
     execution_seconds: float | None = None
     total_seconds: float | None = None
+    heartbeat_seconds: float | None = None
+
+
+class ConcurrencyStrategy(StrEnum):
+    """What becomes of tasks over the limit of their concurrency key."""
+
+    QUEUE = "queue"
+    CANCEL_OLDEST = "cancel-oldest"
+    CANCEL_NEWEST = "cancel-newest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,58 @@ class Concurrency:
 
     key: str
     limit: int
+    strategy: ConcurrencyStrategy = ConcurrencyStrategy.QUEUE
+
+    @property
+    def cancels_oldest(self) -> bool:
+        """Whether older tasks go when a new one comes."""
+        return self.strategy is ConcurrencyStrategy.CANCEL_OLDEST
+
+
+@dataclass(frozen=True, slots=True)
+class Fairness:
+    """Tasks of different keys take turns, in proportion to their weights."""
+
+    key: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLabels:
+    """Which labels an agent has to have, and which it had better have.
+
+    For `head_start_seconds` in the queue, only agents with all preferred labels may take the task.
+    """
+
+    required: Mapping[str, str] = field(default_factory=dict)
+    preferred: Mapping[str, str] = field(default_factory=dict)
+    head_start_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """For so long, only the agent that ran `task_id` may take the task.
+
+    Without it, the agent that ran the task's own last attempt.
+    """
+
+    task_id: str | None = None
+    seconds: float = 1.0
+
+
+class OnDuplicate(StrEnum):
+    """What becomes of a submission whose deduplication key another task holds."""
+
+    REJECT = "reject"
+    RETURN_EXISTING = "return-existing"
+
+
+@dataclass(frozen=True, slots=True)
+class Deduplication:
+    """Among the tasks of one owner that have not ended, a key stands once."""
+
+    key: str
+    on_duplicate: OnDuplicate = OnDuplicate.REJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +154,14 @@ class TaskSpec:
     max_attempts: int = 3
     backoff: Backoff | None = None
     non_retryable: tuple[str, ...] = ()
+    retry_seconds: float | None = None
     timeouts: Timeouts | None = None
     run_at: datetime | None = None
     concurrency: Concurrency | None = None
+    deduplication: Deduplication | None = None
+    fairness: Fairness | None = None
+    agent_labels: AgentLabels | None = None
+    sticky: Sticky | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

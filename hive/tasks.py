@@ -1,27 +1,24 @@
-"""The task machine: what a task is, which moves it can make, and the decisions that make them.
+"""What a task is, and which moves it can make. The decisions are in `hive/task_machine.py`.
 
-Every decision is pure: it takes the task as it is and gives the change, gives None when there is
-nothing to do, or raises. `LEGAL_MOVES` is the whole machine; the docs and the tests are made from
-it.
+`LEGAL_MOVES` is the whole machine; the docs and the tests are made from it.
 
     scheduled -> blocked -> queued -> running -> completed | failed | cancelled
     running -> queued | scheduled     another attempt (at once, or after a backoff)
+    blocked, queued -> scheduled      put off by an update of `run_at`
     failed -> queued                  a retry by hand
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from hive.changes import ABSENT, NOW, After, Append, Change, Plus, Without
-from hive.errors import IllegalTransition, LeaseLost
-from hive.leases import LeaseProof, NewLease, TaskLease
+from hive.leases import LeaseProof, TaskLease
 from hive.raw_json import RawJson
-from hive.task_spec import PRIORITY_RANKS, Backoff, DependencyPolicy, TaskSpec, capability_key
+from hive.task_spec import TaskSpec
 
 
 class TaskStatus(StrEnum):
@@ -39,23 +36,38 @@ class TaskStatus(StrEnum):
 _S = TaskStatus
 LEGAL_MOVES: Final[Mapping[TaskStatus, frozenset[TaskStatus]]] = {
     _S.SCHEDULED: frozenset({_S.BLOCKED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.BLOCKED: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.QUEUED: frozenset({_S.RUNNING, _S.FAILED, _S.CANCELLED}),
+    _S.BLOCKED: frozenset({_S.SCHEDULED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.QUEUED: frozenset({_S.SCHEDULED, _S.RUNNING, _S.FAILED, _S.CANCELLED}),
     _S.RUNNING: frozenset({_S.QUEUED, _S.SCHEDULED, _S.COMPLETED, _S.FAILED, _S.CANCELLED}),
     _S.COMPLETED: frozenset(),
     _S.FAILED: frozenset({_S.QUEUED}),
     _S.CANCELLED: frozenset(),
 }
 ENDED: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
-SPENT_LEASES_KEPT: Final = 100
+
+
+class RetriesEnded(StrEnum):
+    """Why a failed task was not tried again."""
+
+    ATTEMPTS_USED = "attempts-used"
+    NOT_RETRYABLE = "not-retryable"
+    BUDGET_USED = "budget-used"
+    TIMED_OUT = "timed-out"
+
 
 SUMMARY_FIELDS: Final = (
     "name", "description", "priority", "status", "owner", "agent_id", "attempt", "max_attempts",
-    "dependencies", "waiting_on", "required_capabilities", "on_dependency_failure", "labels",
-    "progress", "error", "reason", "cancel_requested", "log_count", "run_at", "started_at",
-    "ended_at", "version", "created_at", "updated_at",
+    "dependencies", "dependency_count", "waiting_on", "required_capabilities", "agent_labels",
+    "sticky", "on_dependency_failure", "labels",
+    "progress", "error", "retries_ended", "reason", "cancel_requested", "log_count", "run_at",
+    "started_at", "ended_at", "version", "created_at", "updated_at",
 )  # fmt: skip
 """What lists and events tell of a task, besides `task_id`: everything but the free-form values."""
+
+LONG_LISTS: Final = ("dependencies", "waiting_on")
+"""Of these, lists, events and leases tell the first `SHOWN_AT_MOST` only; the task tells all."""
+
+SHOWN_AT_MOST: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,23 @@ class TaskError:
     code: str
     message: str
     retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LateResult:
+    """What an agent reported under a lease that was taken back. It counts for nothing.
+
+    `result_bytes` is the size of a result that was too large to keep.
+    """
+
+    attempt: int
+    agent_id: str
+    fence: int
+    status: TaskStatus
+    time: datetime
+    result: RawJson | None = None
+    result_bytes: int | None = None
+    error: TaskError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +108,7 @@ class Task:
     created_at: datetime
     updated_at: datetime
     waiting_on: tuple[str, ...] = ()
+    dependency_count: int | None = None
     attempt: int = 0
     fence: int = 0
     lease: TaskLease | None = None
@@ -93,301 +123,11 @@ class Task:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     ended_by: LeaseProof | None = None
+    retries_ended: RetriesEnded | None = None
+    attempts_before: int = 0
+    late_result: LateResult | None = None
 
     @property
     def has_ended(self) -> bool:
         """Completed, failed or cancelled."""
         return self.status in ENDED
-
-
-def submit(spec: TaskSpec, owner: str, waiting_on: tuple[str, ...]) -> Change:
-    """Accept a task. `waiting_on` are the dependencies that have not ended in the task's favour."""
-    if spec.run_at is not None:
-        status = _S.SCHEDULED
-    elif waiting_on:
-        status = _S.BLOCKED
-    else:
-        status = _S.QUEUED
-    fields: dict[str, Any] = {
-        "name": spec.name,
-        "owner": owner,
-        "status": status,
-        "priority": spec.priority,
-        "rank": PRIORITY_RANKS[spec.priority],
-        "dependencies": list(spec.dependencies),
-        "waiting_on": list(waiting_on),
-        "required_capabilities": list(spec.required_capabilities),
-        "capability_key": capability_key(spec.required_capabilities),
-        "on_dependency_failure": spec.on_dependency_failure,
-        "max_attempts": spec.max_attempts,
-        "non_retryable": list(spec.non_retryable),
-        "labels": spec.labels,
-        "attempt": 0,
-        "fence": 0,
-        "log_count": 0,
-        "created_at": NOW,
-    }
-    optional = {
-        "description": spec.description,
-        "parameters": spec.parameters,
-        "backoff": spec.backoff,
-        "timeouts": spec.timeouts,
-        "run_at": spec.run_at,
-        "concurrency": spec.concurrency,
-    }
-    fields.update({name: value for name, value in optional.items() if value is not None})
-    if status is _S.QUEUED:
-        fields |= _queued_now()
-    if waiting_on:
-        # Dependencies are looked at again behind the insert: the reaper does it after a crash.
-        fields["settle_pending"] = True
-    if spec.timeouts is not None and spec.timeouts.total_seconds is not None:
-        fields["total_deadline"] = After(spec.timeouts.total_seconds)
-    return Change("task.created", fields)
-
-
-def start(lease: NewLease) -> Change:
-    """Lease a queued task to an agent. Storage picks the task; the fence grows by one."""
-    granted: dict[str, Any] = {
-        "lease_id": lease.lease_id,
-        "agent_id": lease.agent_id,
-        "slot": lease.slot,
-        "fence": Plus("fence"),
-        "expires_at": After(lease.seconds),
-    }
-    if lease.key is not None:
-        granted |= {"key": lease.key, "key_slot": lease.key_slot}
-    return Change(
-        "task.started",
-        {
-            "status": _S.RUNNING,
-            "lease": granted,
-            "fence": Plus("fence"),
-            "attempt": Plus("attempt"),
-            "agent_id": lease.agent_id,
-            "started_at": NOW,
-            "progress": ABSENT,
-            "error": ABSENT,
-            "reason": ABSENT,
-            "queued_at": ABSENT,
-        },
-    )
-
-
-def report_progress(
-    task: Task, proof: LeaseProof, progress: Mapping[str, Any], lease_seconds: float
-) -> Change:
-    """Record progress; it renews the lease, too."""
-    held = _require_lease(task, proof)
-    return Change(
-        "task.progress",
-        {"progress": dict(progress), "lease": _renewed(held, lease_seconds)},
-    )
-
-
-def complete(task: Task, proof: LeaseProof, result: RawJson | None) -> Change | None:
-    """End the task with its result. Repeated by the same lease, it changes nothing.
-
-    A task that was asked to stop and completed all the same is completed: the work is done.
-    """
-    if task.ended_by == proof and task.status is _S.COMPLETED:
-        return None
-    held = _require_lease(task, proof)
-    fields: dict[str, Any] = {} if result is None else {"result": result}
-    return _end(task, _S.COMPLETED, held, fields, by_holder=True)
-
-
-def fail(task: Task, proof: LeaseProof, error: TaskError, chance: float) -> Change | None:
-    """End the attempt with an error: another attempt where that is allowed, otherwise failed.
-
-    `chance` is a random number in [0, 1) for the jitter.
-    """
-    if task.ended_by == proof and task.status is _S.FAILED:
-        return None
-    held = _require_lease(task, proof)
-    if task.cancel_requested:
-        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"}, by_holder=True)
-    final = not error.retryable or error.code in task.spec.non_retryable
-    return _attempt_ended(task, held, error, final=final, chance=chance, by_holder=True)
-
-
-def release(task: Task, proof: LeaseProof, reason: str | None) -> Change:
-    """Give the task back unfinished. The attempt does not count; a cancelled one ends."""
-    held = _require_lease(task, proof)
-    if task.cancel_requested:
-        return _end(task, _S.CANCELLED, held, {"reason": "cancelled"}, by_holder=True)
-    _require_move(task, _S.QUEUED)
-    fields = {**_lease_over(held), **_queued_now(), "attempt": Plus("attempt", -1)}
-    if reason is not None:
-        fields["reason"] = reason
-    return Change("task.released", {"status": _S.QUEUED, **fields})
-
-
-def expire(task: Task, chance: float) -> Change:
-    """Take back a task whose lease is over: another attempt, failed, or cancelled as asked."""
-    if task.lease is None:
-        raise IllegalTransition(f"Expected a running task with a lease, got {task.status}.")
-    if task.cancel_requested:
-        return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
-    error = TaskError("lease-expired", "The agent did not renew its lease in time.")
-    return _attempt_ended(task, task.lease, error, final=False, chance=chance)
-
-
-def time_out(task: Task, what: str, chance: float) -> Change | None:
-    """End what took too long: `queue` and `total` end the task, `execution` the attempt.
-
-    A task that does not wait in the queue, or does not run, has nothing of that kind to end.
-    """
-    if task.has_ended or (what == "queue" and task.status is not _S.QUEUED):
-        return None
-    if what == "execution" and task.lease is None:
-        return None
-    if task.cancel_requested:
-        return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
-    error = TaskError(f"{what}-timeout", f"The {what} timeout of the task is over.")
-    if what == "execution" and task.lease is not None:
-        return _attempt_ended(task, task.lease, error, final=False, chance=chance)
-    return _end(task, _S.FAILED, task.lease, {"error": error})
-
-
-def cancel(task: Task, reason: str = "cancelled") -> Change | None:
-    """Cancel the task; one that runs is asked to stop first. Already cancelled changes nothing."""
-    if task.status is _S.CANCELLED:
-        return None
-    if task.status is _S.RUNNING:
-        if task.cancel_requested:
-            return None
-        return Change("task.cancelling", {"cancel_requested": True, "cancel_requested_at": NOW})
-    return _end(task, _S.CANCELLED, None, {"reason": reason})
-
-
-def revoke(task: Task) -> Change | None:
-    """Take the lease from an agent that did not obey a cancellation within the grace period."""
-    if task.status is not _S.RUNNING or not task.cancel_requested:
-        return None
-    return _end(task, _S.CANCELLED, task.lease, {"reason": "cancelled"})
-
-
-def promote(task: Task) -> Change | None:
-    """Move a scheduled task on whose time has come."""
-    if task.status is not _S.SCHEDULED:
-        return None
-    if task.waiting_on:
-        return Change("task.blocked", {"status": _S.BLOCKED, "run_at": ABSENT})
-    return Change("task.queued", {"status": _S.QUEUED, "run_at": ABSENT, **_queued_now()})
-
-
-def dependency_ended(task: Task, dependency: str, status: TaskStatus) -> Change | Without | None:
-    """What the end of a dependency does to a task that waits on it.
-
-    Gives `Without` when the task only has one dependency less to wait on: that is no event.
-    """
-    if dependency not in task.waiting_on or task.has_ended:
-        return None
-    if status is not _S.COMPLETED:
-        if task.spec.on_dependency_failure is DependencyPolicy.FAIL:
-            error = TaskError(
-                "dependency-failed", f"Dependency {dependency} is {status}.", retryable=False
-            )
-            return _end(task, _S.FAILED, None, {"error": error})
-        if task.spec.on_dependency_failure is DependencyPolicy.SKIP_ME:
-            return _end(task, _S.CANCELLED, None, {"reason": "skipped"})
-    return Without("waiting_on", dependency)
-
-
-def unblock(task: Task) -> Change | None:
-    """Queue a blocked task that waits on nothing any more."""
-    if task.status is not _S.BLOCKED or task.waiting_on:
-        return None
-    return Change("task.queued", {"status": _S.QUEUED, **_queued_now()})
-
-
-def _require_move(task: Task, to: TaskStatus) -> None:
-    if to not in LEGAL_MOVES[task.status]:
-        origins = sorted(s for s, targets in LEGAL_MOVES.items() if to in targets)
-        raise IllegalTransition(
-            f"Expected a task that is {' or '.join(origins)}, got {task.status}."
-        )
-
-
-def _require_lease(task: Task, proof: LeaseProof) -> TaskLease:
-    held = task.lease
-    if held is None or (held.lease_id, held.fence) != (proof.lease_id, proof.fence):
-        raise LeaseLost(task_id=task.task_id, fence=task.fence)
-    return held
-
-
-def _attempt_ended(
-    task: Task,
-    held: TaskLease,
-    error: TaskError,
-    *,
-    final: bool,
-    chance: float,
-    by_holder: bool = False,
-) -> Change:
-    if final or task.attempt >= task.spec.max_attempts:
-        return _end(task, _S.FAILED, held, {"error": error}, by_holder=by_holder)
-    backoff = task.spec.backoff or Backoff()
-    # A lost lease has waited long enough already.
-    delay = 0.0 if error.code == "lease-expired" else backoff.delay_seconds(task.attempt, chance)
-    fields = {**_lease_over(held), "error": error}
-    if delay > 0.0:
-        _require_move(task, _S.SCHEDULED)
-        fields |= {"status": _S.SCHEDULED, "run_at": After(delay)}
-    else:
-        _require_move(task, _S.QUEUED)
-        fields |= {"status": _S.QUEUED, **_queued_now()}
-    return Change("task.retrying", fields)
-
-
-def _end(
-    task: Task,
-    status: TaskStatus,
-    held: TaskLease | None,
-    fields: Mapping[str, Any],
-    *,
-    by_holder: bool = False,
-) -> Change:
-    _require_move(task, status)
-    over = {} if held is None else _lease_over(held)
-    if held is not None and by_holder:
-        # Only its own end is the holder's to repeat: one whose lease was taken back has lost it.
-        over["ended_by"] = {"lease_id": held.lease_id, "fence": held.fence}
-    return Change(
-        f"task.{status}",
-        {
-            "status": status,
-            **over,
-            "ended_at": NOW,
-            "waiting_on": [],
-            "queued_at": ABSENT,
-            "total_deadline": ABSENT,
-            "run_at": ABSENT,
-            # Whoever waits on this task is told next; the reaper looks for this mark after a crash.
-            "release_pending": True,
-            **fields,
-        },
-    )
-
-
-def _lease_over(held: TaskLease) -> dict[str, Any]:
-    return {
-        "lease": ABSENT,
-        # The event of this change carries the count of the log.
-        "logs_held": ABSENT,
-        "spent_leases": Append(
-            "spent_leases",
-            {"lease_id": held.lease_id, "agent_id": held.agent_id},
-            SPENT_LEASES_KEPT,
-        ),
-    }
-
-
-def _renewed(held: TaskLease, seconds: float) -> dict[str, Any]:
-    kept = {name: value for name, value in asdict(held).items() if value is not None}
-    return {**kept, "expires_at": After(seconds)}
-
-
-def _queued_now() -> dict[str, Any]:
-    return {"queued_at": NOW, "run_at": ABSENT}

@@ -19,17 +19,20 @@ import structlog
 from handlers.views import control_view, lease_view
 from hive import agents as machine
 from hive.agents import Agent, DesiredState
+from hive.attempts import LOST_LEASES
 from hive.changes import Actor
 from hive.errors import AgentNotFound, HiveError
 from hive.events import Event
 from hive.permissions import Principal, require_agent
+from hive.task_machine import DRAINED
 from hive.tasks import Task
+from server.agent_messages import AgentMessages
 from server.closing import CloseCode, Disconnect, ErrorCode, FrameRefused
 from server.frames import control_frame
 from server.held_leases import LEASE_OVER, Held, HeldLeases
 from server.invocation import Outcome
 from server.peer import Frame, Peer
-from server.reports import ENDING, REPORTS, answer_report
+from server.reports import ACKNOWLEDGE, ENDING, REPORTS, TAKEN, answer_report, call_of
 
 if TYPE_CHECKING:
     from server.agent_links import AgentLinks
@@ -73,6 +76,9 @@ class AgentLink(Peer):
         self._changed = asyncio.Event()
         self._reports: dict[asyncio.Task[None], int] = {}
         self._last_report: dict[str, asyncio.Task[None]] = {}
+        self._mailbox: AgentMessages | None = None
+        if links.messages is not None:
+            self._mailbox = AgentMessages(agent_id, links.messages, self.write, links.spawn)
 
     @property
     def free_slots(self) -> int:
@@ -123,6 +129,7 @@ class AgentLink(Peer):
         for held in cancelled:
             self._tell_cancel(held)
         self._send_controls([control_view(control) for control in agent.controls])
+        self.heard_of_message()
         if not self.ended:
             self._links.spawn(self._push_work(), name=f"push work to {self.agent_id}")
 
@@ -147,7 +154,7 @@ class AgentLink(Peer):
         "hello": on_hello,
         "ping": Peer.on_ping,
         "pong": Peer.on_pong,
-        **dict.fromkeys(REPORTS, on_report),
+        **dict.fromkeys((*REPORTS, ACKNOWLEDGE), on_report),
     }
 
     def heard_of_task(self, event: Event) -> None:
@@ -159,9 +166,10 @@ class AgentLink(Peer):
             self._tell_cancel(held)
         elif event.type in LEASE_OVER and not held.ending:
             # A process that let a lease run out may hang; its socket can stay open for long.
-            if event.data.get("error", {}).get("code") == "lease-expired":
+            if event.data.get("error", {}).get("code") in LOST_LEASES:
                 self._is_silent = True
-            self._lose(held)
+            is_drained = (event.type, event.data.get("reason")) == ("task.released", DRAINED)
+            self._lose(held, DRAINED if is_drained else "lost")
 
     def heard_of_agent(self, event: Event) -> None:
         """Learn from the log what is wanted of the agent."""
@@ -175,9 +183,10 @@ class AgentLink(Peer):
                 DesiredState(data["desired_state"]), int(data["slots"]), int(data["version"])
             )
 
-    def send_message(self, sender: str, data: Any) -> None:
-        """Pass a message on to the agent."""
-        self.write(control_frame("message", **{"from": sender, "data": data}))
+    def heard_of_message(self) -> None:
+        """Learn from the log that a message waits for this agent."""
+        if self._mailbox is not None and self._greeted and not self.ended:
+            self._mailbox.look()
 
     def heard(self) -> None:
         """A process that can still send gets work again."""
@@ -329,10 +338,10 @@ class AgentLink(Peer):
         self._held.drop(held)
         self._changed.set()
 
-    def _lose(self, held: Held) -> None:
+    def _lose(self, held: Held, reason: str = "lost") -> None:
         self._drop(held)
         if not held.ending:
-            self.write(control_frame("cancel", lease_id=held.lease_id, reason="lost"))
+            self.write(control_frame("cancel", lease_id=held.lease_id, reason=reason))
 
     def _tell_cancel(self, held: Held) -> None:
         if not held.cancel_told:
@@ -348,19 +357,17 @@ class AgentLink(Peer):
         held = self._held.find(frame.get("lease_id", ""))
         if held is not None and kind in ENDING:
             held.ending = True
-        operation_id, body_of = REPORTS[kind]
-        name = "agent_id" if kind == "heartbeat" else "lease_id"
+        operation_id, parameters, body = call_of(frame, self.agent_id)
         outcome = await self._links.invoker.invoke(
-            operation_id,
-            self._caller,
-            self.address,
-            parameters={name: frame.get("lease_id", self.agent_id)},
-            body=body_of(frame),
+            operation_id, self._caller, self.address, parameters=parameters, body=body
         )
         if held is not None:
             self._note_outcome(held, kind, outcome)
         if kind == "heartbeat" and outcome.is_success:
             self._note_heartbeat(frame, outcome.body)
+            self.heard_of_message()
+        if kind == ACKNOWLEDGE and self._mailbox is not None and outcome.status in TAKEN:
+            self._mailbox.acknowledged(frame["message_id"])
         answer = answer_report(frame, outcome)
         if answer is not None:
             await self.answer(answer)

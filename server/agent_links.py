@@ -11,6 +11,7 @@ import structlog
 from hive.agents import Agent
 from hive.errors import AgentNotFound, HiveError
 from hive.events import Event
+from hive.messages import Messages
 from hive.ports import Services
 from server.agent_link import AgentLink
 from server.cancelling import cancel_and_wait
@@ -31,9 +32,11 @@ class AgentLinks:
         services: Services,
         invoker: Invoker,
         *,
+        messages: Messages | None = None,
         claim_wait_seconds: float = CLAIM_WAIT_SECONDS,
     ) -> None:
         self.services = services
+        self.messages = messages
         self.invoker = invoker
         self.claim_wait_seconds = claim_wait_seconds
         self._links: dict[str, AgentLink] = {}
@@ -54,6 +57,10 @@ class AgentLinks:
                 link = self._links.get(event.data.get("agent_id", ""))
                 if link is not None:
                     link.heard_of_task(event)
+            elif event.type == "agent.message":
+                link = self._links.get(event.data["agent_id"])
+                if link is not None:
+                    link.heard_of_message()
             elif noun == "agent":
                 link = self._links.get(event.subject)
                 if link is not None:
@@ -77,13 +84,6 @@ class AgentLinks:
             # Agents of a node that stops come back at once; if not, their silence says so.
             if not self._stopping:
                 self.spawn(self._note_presence(link.agent_id), name=f"presence of {link.agent_id}")
-
-    def send_message(self, agent_id: str, sender: str, data: Any) -> bool:
-        """Pass a message on; False when the agent has no link to this node."""
-        link = self._links.get(agent_id)
-        if link is not None:
-            link.send_message(sender, data)
-        return link is not None
 
     async def settle_presence(self, agent_id: str) -> Agent | None:
         """Say whether the agent is here, whatever came and went; None when that can't be said."""

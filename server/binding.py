@@ -137,7 +137,9 @@ def _condition_problems(operation: Operation) -> Iterator[str]:
     asked = headers.get("If-None-Match")
     if (asked is not None) != (304 in operation.responses):  # noqa: PLR2004
         yield f"{where}: one of If-None-Match and 304 without the other"
-    if asked is not None and not (asked.for_pipeline and operation.method == "GET"):
+    # Who waits for another version has to know which one the client has.
+    is_read = "x-long-poll" in operation.extensions
+    if asked is not None and not ((asked.for_pipeline or is_read) and operation.method == "GET"):
         yield f"{where}: If-None-Match is for the pipeline of GET"
     if operation.selects_fields and operation.item_fields is None:
         yield f"{where}: fields of what is no list of objects"

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from server import cli_audit, cli_contract, cli_keys, cli_system, cli_users
-from server.cli_exits import INTERRUPTED, read_settings, refuse
+from server import cli_audit, cli_backup, cli_contract, cli_keys, cli_stores, cli_system, cli_users
+from server.cli_exits import FAILED, INTERRUPTED, read_settings, refuse
 from server.data_directory import DataDirectoryError
 from server.embedded import EmbeddedMongoError
 from server.settings import SettingsError, find_unknown_variables
@@ -35,6 +35,8 @@ app.add_typer(cli_audit.app, name="audit")
 app.add_typer(cli_users.app, name="user")
 app.add_typer(cli_system.app, name="system")
 app.add_typer(cli_contract.app, name="contract")
+app.add_typer(cli_stores.app, name="database")
+app.add_typer(cli_backup.app, name="backup")
 
 
 def main() -> None:
@@ -60,35 +62,52 @@ def _options(
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    *,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="So many nodes on one port; more than one needs Redis."),
+    ] = 1,
+    as_worker: Annotated[bool, typer.Option("--as-worker", hidden=True)] = False,
+) -> None:
     """Run the server until SIGTERM or Ctrl-C. Settings: AGENTZERO_* variables."""
     from server.start_checks import find_obstacles  # noqa: PLC0415 - for `--help`
 
-    settings = read_settings(find_contradictions, find_obstacles)
+    # Whoever spawns a worker has judged the settings of all, and changes some.
+    checks = () if as_worker else (find_contradictions, find_obstacles)
+    settings = read_settings(*checks)
     import structlog  # noqa: PLC0415 - `--help` should not wait for the server's imports
     import uvloop  # noqa: PLC0415
 
     from hive.errors import Unavailable  # noqa: PLC0415
+    from hive.store_schema import StoreRefused  # noqa: PLC0415
     from server import bootstrap  # noqa: PLC0415
     from server.binding import BindingError  # noqa: PLC0415
     from server.documents import ContractError  # noqa: PLC0415
     from server.logs import configure_logging  # noqa: PLC0415
+    from server.workers import WorkersFailed  # noqa: PLC0415
 
     configure_logging(settings.log_format, settings.log_level)
     sys.setswitchinterval(MAX_WAIT_FOR_THREADS_SECONDS)
     for name in find_unknown_variables():
         structlog.get_logger(__name__).warning("settings.unknown", variable=name)
     try:
-        uvloop.run(bootstrap.serve(settings))
+        if workers > 1:
+            uvloop.run(bootstrap.serve_workers(settings, workers))
+        else:
+            uvloop.run(bootstrap.serve(settings, shares_port=as_worker))
     except (
         BindingError,
         ContractError,
         DataDirectoryError,
         EmbeddedMongoError,
         SettingsError,
+        StoreRefused,
         Unavailable,
     ) as error:
         raise refuse(str(error)) from None
+    except WorkersFailed as error:
+        raise refuse(str(error), FAILED) from None
     except KeyboardInterrupt:  # Before the server listens for signals.
         raise typer.Exit(INTERRUPTED) from None
 

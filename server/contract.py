@@ -28,6 +28,8 @@ from server.operations import (
 from server.parameters import Parameter, build_parameter
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
+MAX_RAW_DEPTH = 4
+"""How many levels inside a body free-form values may be declared."""
 _OPENAPI = "openapi.yaml"
 _ASYNCAPI = "asyncapi.yaml"
 
@@ -156,11 +158,7 @@ def _read_request_body(
     if JSON not in declared["content"]:
         raise ContractError([f"{path[1]} {path[2]}: a body that is not {JSON} is not supported"])
     _, schema = documents.follow(_OPENAPI, declared["content"][JSON]["schema"])
-    raw = {
-        name
-        for name, member in schema.get("properties", {}).items()
-        if documents.follow(_OPENAPI, member)[1].get("x-raw-json") is True
-    }
+    raw = set(_raw_paths(documents, schema))
     place = _place(given, path)
     return Body(
         required=declared.get("required", False),
@@ -168,8 +166,24 @@ def _read_request_body(
             content_type: documents.compile(_OPENAPI, (*place, "content", content_type, "schema"))
             for content_type in declared["content"]
         },
-        raw_members=frozenset(raw),
+        raw_members=frozenset(path[0] for path in raw if len(path) == 1),
+        raw_paths=frozenset(path for path in raw if len(path) > 1),
     )
+
+
+def _raw_paths(
+    documents: Documents, schema: Mapping[str, Any], depth: int = MAX_RAW_DEPTH
+) -> Iterator[tuple[str, ...]]:
+    """Where the values of the schema are free-form: members, and `*` for the items of arrays."""
+    inside = dict(schema.get("properties", {}))
+    if "items" in schema:
+        inside["*"] = schema["items"]
+    for step, member in inside.items():
+        _, followed = documents.follow(_OPENAPI, member)
+        if followed.get("x-raw-json") is True:
+            yield (step,)
+        elif depth > 1:
+            yield from ((step, *path) for path in _raw_paths(documents, followed, depth - 1))
 
 
 def _read_response(

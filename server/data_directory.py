@@ -150,6 +150,10 @@ class DataDirectory:
         """The server's own key, or None before the first start. Needs no lock."""
         return _read(self._secret_key_path)
 
+    def keep_secret_key(self, secret: str) -> None:
+        """Keep the key of a server whose data came here."""
+        self._write(self._secret_key_path, secret)
+
     def write_operator_key(self, api_key: str) -> None:
         """Keep the operator's API key for the command line."""
         self._write(self.operator_key_path, api_key)

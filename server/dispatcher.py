@@ -9,29 +9,34 @@ gets a free slot or is resumed, and looks again every 5 s.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import Agent
 from hive.changes import Actor
+from hive.coordination_ports import Gate
 from hive.duty_ports import Queue
 from hive.errors import AgentNotFound, HiveError, SlotTaken
 from hive.events import Event
 from hive.leases import LeaseProof, NewLease
+from hive.matching import can_serve, label_words, queue_key, queue_key_of
 from hive.ports import Agents, Identifiers, Tasks
-from hive.task_spec import can_run, capability_key
+from hive.queue_order import head_start_seconds
 from hive.tasks import Task, TaskStatus
 from server.cancelling import cancel_and_wait
 
 LOOK_AGAIN_SECONDS = 5.0
 KEYS_FRESH_SECONDS = 1.0
 SLOT_ATTEMPTS = 8
+MOMENT_SECONDS = 0.1
 ACTOR = Actor("system:dispatcher")
 log = structlog.get_logger(__name__)
 
@@ -60,12 +65,14 @@ class NodeDispatcher:
         identifiers: Identifiers,
         *,
         lease_seconds: float,
+        gate: Gate | None = None,
     ) -> None:
         self._queue = queue
         self._tasks = tasks
         self._agents = agents
         self._identifiers = identifiers
         self._lease_seconds = lease_seconds
+        self._gate = gate
         self._waiters: list[_Waiter] = []
         self._wake = asyncio.Event()
         self._claimer: asyncio.Task[None] | None = None
@@ -75,6 +82,7 @@ class NodeDispatcher:
         self._keys: set[str] = set()
         self._new_keys: set[str] = set()
         self._keys_read_at = float("-inf")
+        self._moments: set[int] = set()
         self._stopped = False
 
     def start(self) -> None:
@@ -114,7 +122,8 @@ class NodeDispatcher:
     def committed(self, task: Task, event_type: str) -> None:
         """Called at each commit of a task on this node."""
         if task.status is TaskStatus.QUEUED:
-            self._add_key(task.spec.required_capabilities)
+            self._add_key(queue_key(task.spec))
+            self._wake_after(head_start_seconds(task.spec))
         if task.status is TaskStatus.QUEUED or (task.lease is None and event_type != "task.log"):
             self._wake.set()
 
@@ -122,13 +131,39 @@ class NodeDispatcher:
         """Take events of the hub: other nodes queue tasks and resume agents, too."""
         for event in events:
             if event.type.startswith("task.") and event.data.get("status") == TaskStatus.QUEUED:
-                self._add_key(tuple(event.data.get("required_capabilities", ())))
+                self._note(event.data)
                 self._wake.set()
             elif event.type == "agent.status_changed":
                 self._wake.set()
 
-    def _add_key(self, required_capabilities: tuple[str, ...]) -> None:
-        key = capability_key(required_capabilities)
+    def wake(self) -> None:
+        """Look again now: leases are granted again."""
+        self._wake.set()
+
+    def _note(self, summary: Mapping[str, Any]) -> None:
+        """Take a task that another node has queued from its event."""
+        labels = summary.get("agent_labels", {})
+        needed = tuple(summary.get("required_capabilities", ()))
+        self._add_key(queue_key_of(needed, labels.get("required", {})))
+        starts = (labels if labels.get("preferred") else {}).get("head_start_seconds", 0.0)
+        self._wake_after(max(starts, summary.get("sticky", {}).get("seconds", 0.0)))
+
+    def _wake_after(self, seconds: float) -> None:
+        """Look again when a head start is over: nothing else says so."""
+        if seconds <= 0.0:
+            return
+        loop = asyncio.get_running_loop()
+        # One look for all whose time is over within the same moment: their number has a bound.
+        moment = math.ceil((loop.time() + seconds) / MOMENT_SECONDS) + 1
+        if moment not in self._moments:
+            self._moments.add(moment)
+            loop.call_at(moment * MOMENT_SECONDS, self._look, moment)
+
+    def _look(self, moment: int) -> None:
+        self._moments.discard(moment)
+        self._wake.set()
+
+    def _add_key(self, key: str) -> None:
         self._keys.add(key)
         self._new_keys.add(key)
 
@@ -214,19 +249,20 @@ class NodeDispatcher:
     async def _lease(self, agent: Agent, max_leases: int) -> list[Task]:
         if not agent.takes_work:
             return []
-        capabilities = frozenset(agent.spec.capabilities)
-        keys = [key for key in await self._queued_keys() if can_run(capabilities, key)]
+        if self._gate is not None and not await self._gate.is_open():
+            return []
+        capabilities, words = frozenset(agent.spec.capabilities), label_words(agent.spec.labels)
+        labels = frozenset(words)
+        keys = [key for key in await self._queued_keys() if can_serve(capabilities, labels, key)]
         leased: list[Task] = []
         if not keys:
             return leased
         for _ in range(SLOT_ATTEMPTS):
-            used = {
-                task.lease.slot for task in await self._queue.held_by(agent.agent_id) if task.lease
-            }
+            used = await self._queue.slots_in_use(agent.agent_id)
             free = [slot for slot in range(1, agent.spec.slots + 1) if slot not in used]
             try:
                 for slot in free[: max_leases - len(leased)]:
-                    task = await self._claim_one(agent.agent_id, slot, keys)
+                    task = await self._claim_one(agent.agent_id, words, slot, keys)
                     if task is None:
                         return leased
                     leased.append(task)
@@ -237,10 +273,14 @@ class NodeDispatcher:
         self._wake.set()
         return leased
 
-    async def _claim_one(self, agent_id: str, slot: int, keys: Sequence[str]) -> Task | None:
+    async def _claim_one(
+        self, agent_id: str, labels: tuple[str, ...], slot: int, keys: Sequence[str]
+    ) -> Task | None:
         saturated: list[str] = []
         while True:
-            head = await self._queue.keyed_head(keys, without=saturated)
+            head = await self._queue.keyed_head(
+                keys, without=saturated, agent_id=agent_id, labels=labels
+            )
             key_slot: int | None = None
             if head is not None:
                 used = await self._queue.key_slots(head[0])
@@ -255,6 +295,7 @@ class NodeDispatcher:
                 self._lease_seconds,
                 key=head[0] if head else None,
                 key_slot=key_slot,
+                labels=labels,
             )
             task = await self._queue.claim(lease, keys, machine.start(lease), Actor(agent_id))
             if task is not None or head is None:

@@ -20,7 +20,7 @@ from hive.duty_ports import Leadership
 from hive.errors import Unavailable
 from server.cancelling import cancel_and_wait
 
-LEASE_SECONDS = 5.0
+LEASE_SECONDS = 4.5
 RETRY_SECONDS = 0.5
 log = structlog.get_logger(__name__)
 

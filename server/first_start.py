@@ -33,11 +33,13 @@ async def ensure_bootstrap(
     *,
     admin_password: str | None = None,
     operator_key: str | None = None,
+    node_id: str,
 ) -> FirstStart:
     """Make the user `admin` when there are no users, and an operator's key unless the given works.
 
     `operator_key` is what the operator's file holds. Only a random password is returned.
-    Earlier operator keys are revoked when a new one is made, for nobody can hold them any more.
+    Earlier operator keys of this node are revoked when a new one is made, for nobody can hold them
+    any more; those of other nodes are in their files.
     """
     made_password = None
     if await store.count_users() == 0:
@@ -53,8 +55,9 @@ async def ensure_bootstrap(
     admin = await store.find_admin()
     if admin is None:
         return FirstStart(made_password)
-    await api_keys.revoke_user_keys(admin.user_id, OPERATOR_KEY, FIRST_START)
-    issued = await api_keys.issue_user_key(admin, OPERATOR_KEY, FIRST_START)
+    name = f"{OPERATOR_KEY} {node_id}"
+    await api_keys.revoke_user_keys(admin.user_id, name, FIRST_START)
+    issued = await api_keys.issue_user_key(admin, name, FIRST_START)
     return FirstStart(made_password, issued.secret)
 
 

@@ -345,6 +345,19 @@ class StrictServer(HTTPServer):
         self._refusals = refusals
         self.counts = counts
 
+    def stop(self) -> None:
+        """Take the connections that wait, then listen no longer: closing would reset them."""
+        if not self._stopped:
+            for waiting in self._sockets.values():
+                self._take_all(waiting)
+        super().stop()
+
+    def _take_all(self, listening: socket.socket) -> None:
+        # It ends with BlockingIOError.
+        with suppress(OSError):
+            while True:
+                self._handle_connection(*listening.accept())
+
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve one connection, or close it."""
         context = _HTTPRequestContext(stream, address, self.protocol, self.trusted_downstream)

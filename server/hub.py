@@ -1,7 +1,8 @@
 """The events of this node's connections: one hub a node, in memory, healed from the log.
 
 1. `start` takes the log's tail; what comes behind it is kept, up to 20,000 events.
-2. The recorder calls `publish`, in process. An event that does not follow the last one, and a
+2. The recorder calls `publish`, in process; the doorbell does, for what another node recorded
+   (`server/doorbell.py`). An event that does not follow the last one, and a
    second of silence, make the hub read the log itself: nothing depends on having been told.
 3. A connection that is caught up is attached and gets each entry at once. One that is behind reads:
    from the ring, or from the log when that is older.
@@ -100,6 +101,15 @@ class Hub:
         if following:
             self._heard_at = asyncio.get_running_loop().time()
             self._spread(following)
+
+    def told(self, seq: int) -> None:
+        """Hear that the log has grown up to `seq`; what is missing is read from it."""
+        if seq > self._ring.tail:
+            self._hole.set()
+
+    def look(self) -> None:
+        """Read the log now: something may have been missed."""
+        self._hole.set()
 
     def peek(self, after: int, limit: int) -> list[Entry] | None:
         """Entries behind `after` from memory, at once; None when they are only in the log."""

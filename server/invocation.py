@@ -20,6 +20,7 @@ from hive.ports import Services
 from hive.raw_json import RawJson
 from server.binding import BoundOperation
 from server.contract import JSON, ContractMismatch, Operation
+from server.inner_calls import CallsWithin
 from server.load import Load
 from server.logs import request_log
 from server.pipeline import Audits, Call, Charges, Permits, Throttles
@@ -106,7 +107,10 @@ class Invoker:
                     arguments["body"] = _checked(operation, body)
                 call.resource = _named(operation, parameters)
                 await self._audit.admit(call)
-                context = Context(acting, request_id, address, self._services, call.call_id)
+                inner = CallsWithin(call, self._limits, self._audit, self._new_call_id)
+                context = Context(
+                    acting, request_id, address, self._services, call.call_id, inner=inner
+                )
                 result = await bound.call(context, arguments)
                 reply = result if isinstance(result, Reply) else Reply(result)
                 call.learn(reply.principal, reply.headers)

@@ -10,6 +10,7 @@ parsing it twice.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from itertools import chain
 from math import isinf
 from typing import Any
@@ -72,6 +73,31 @@ def cut_raw_members(encoded: bytes, value: dict[str, Any], names: frozenset[str]
         return value
     cut = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
     return value | {name: RawJson(bytes(cut[name])) for name in wanted}
+
+
+def cut_raw_paths(encoded: bytes, value: Any, paths: Collection[tuple[str, ...]]) -> Any:
+    """Give the value back with what the paths lead to as the bytes that came.
+
+    A step is the name of a member, or `*` for each item of an array. `encoded` must have passed
+    `decode_json` as `value`, and both must be of the shape that the paths are of.
+    """
+    following: dict[str, list[tuple[str, ...]]] = {}
+    for path in paths:
+        following.setdefault(path[0], []).append(path[1:])
+    if isinstance(value, list):
+        items = msgspec.json.decode(encoded, type=list[msgspec.Raw])
+        return [
+            _cut(item, decoded, following["*"]) for item, decoded in zip(items, value, strict=True)
+        ]
+    wanted = following.keys() & value.keys()
+    if not wanted:
+        return value
+    cut = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
+    return value | {name: _cut(cut[name], value[name], following[name]) for name in wanted}
+
+
+def _cut(encoded: msgspec.Raw, value: Any, rest: Collection[tuple[str, ...]]) -> Any:
+    return RawJson(bytes(encoded)) if () in rest else cut_raw_paths(bytes(encoded), value, rest)
 
 
 def _structure(encoded: bytes) -> tuple[int, int]:

@@ -44,6 +44,7 @@ class Keys:
     audit: bytes
     accounts: bytes
     idempotency: bytes
+    doorbell: bytes
 
     @classmethod
     def derive(cls, secret: bytes, *, previous: Sequence[bytes] = ()) -> Keys:
@@ -58,6 +59,7 @@ class Keys:
             audit=_derive(secret, "audit-checkpoint"),
             accounts=_derive(secret, "login-account"),
             idempotency=_derive(secret, "idempotency"),
+            doorbell=_derive(secret, "doorbell"),
         )
 
     def successor(self, refresh_token: str) -> bytes:

@@ -167,7 +167,8 @@ class Load:
             return
         waits = operation.extensions.get("x-long-poll")
         body = arguments.get("body")
-        if waits is None or not isinstance(body, dict) or not body.get(waits):
+        given = body if isinstance(body, dict) else arguments
+        if waits is None or not given.get(waits):
             return
         who = place.principal_id
         if who is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from hive.errors import HiveError, NotFound, PreconditionRequired
 from hive.ports import ItemFields
 from server.documents import MAX_ERRORS, Schema, shorten
-from server.json_body import cut_raw_members, decode_json
+from server.json_body import cut_raw_members, cut_raw_paths, decode_json
 from server.parameters import NotOfType, Parameter
 
 JSON = "application/json"
@@ -42,6 +42,8 @@ class Body:
     required: bool
     schemas: Mapping[str, Schema]
     raw_members: frozenset[str]
+    raw_paths: frozenset[tuple[str, ...]] = frozenset()
+    """Where free-form values are further inside; a step is a member, or `*` for each item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,9 @@ class Operation:
             ]
             raise ContractMismatch("The body does not match the contract.", errors=errors)
         if self.body.raw_members and isinstance(value, dict):
-            return cut_raw_members(encoded, value, self.body.raw_members)
+            value = cut_raw_members(encoded, value, self.body.raw_members)
+        if self.body.raw_paths:
+            value = cut_raw_paths(encoded, value, self.body.raw_paths)
         return value
 
 

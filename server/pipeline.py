@@ -128,6 +128,12 @@ class Charges(Protocol):
     async def charge_address(self, call: Call) -> None:
         """Charge what is no operation to the address alone. Raises RateLimited."""
 
+    async def charge_more(self, call: Call, count: int) -> None:
+        """Charge whoever calls for so many more calls of the kind: all or none.
+
+        Raises RateLimited; MoreThanLimit when all of them never fit.
+        """
+
     async def charge_failure(self, call: Call, error: Exception) -> Exception:
         """Charge the address for a call that came not that far; give what to answer."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hive.audit import mask_secrets
+from hive.batches import BatchRefused
 from hive.errors import (
     Conflict,
     Forbidden,
@@ -28,8 +29,9 @@ from hive.errors import (
 from hive.idempotency import IdempotencyInFlight, SecretNotReplayed
 from hive.rate_limits import RateLimited
 from hive.signing import SignatureRequired
+from hive.submission import DuplicateTask
 from server.contract import ContractMismatch
-from server.documents import shorten
+from server.documents import MAX_ERRORS, shorten
 from server.json_body import MalformedJson
 
 PROBLEM_JSON = "application/problem+json"
@@ -171,6 +173,8 @@ def build_problem(condition: BaseException, *, instance: str, request_id: str) -
     }
     if errors := _errors_of(condition):
         members["errors"] = errors
+    if isinstance(condition, DuplicateTask):
+        members["task_id"] = condition.task_id
     if isinstance(condition, RateLimited):
         members["violated"] = list(condition.violated)
     return Problem(status, members, _headers_of(condition))
@@ -179,6 +183,11 @@ def build_problem(condition: BaseException, *, instance: str, request_id: str) -
 def _errors_of(condition: HiveError) -> list[dict[str, str]]:
     if isinstance(condition, ContractMismatch):
         return [dict(error) for error in condition.errors]
+    if isinstance(condition, BatchRefused):
+        return [
+            {"pointer": flaw.pointer, "detail": flaw.detail}
+            for flaw in condition.flaws[:MAX_ERRORS]
+        ]
     pointer = getattr(condition, "pointer", None)
     return [{"pointer": pointer, "detail": condition.detail}] if pointer is not None else []
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from hive.errors import HiveError, TooManyRequests, Unauthenticated, Unavailable
+from hive.inner_calls import MoreThanLimit
 from hive.permissions import Principal
 from hive.rate_limits import (
     Charge,
@@ -98,6 +100,28 @@ class RateLimits:
         call.charged = True
         await self._decide(call, (self.policies.charge_of_address(call.address),))
 
+    async def charge_more(self, call: Call, count: int) -> None:
+        """Charge whoever calls so many times more. Raises RateLimited, MoreThanLimit.
+
+        The address pays for the request alone.
+        """
+        if call.operation is None or call.principal is None:
+            return
+        charges = self.policies.charges_of(call.operation.rate_class, call.principal, call.address)
+        if not charges:
+            return
+        who, *others = charges
+        if count >= who.policy.limit:
+            raise MoreThanLimit(
+                f"This request counts {count + 1:,} times, and the policy {who.policy.name} allows"
+                f" you {who.policy.limit:,} in {who.policy.window_seconds:g} s. Send it in parts."
+            )
+        verdict = await self._limiter.decide((replace(who, cost=count),))
+        for header, show in ((POLICY_HEADER, _show_policy), (HEADER, _show_standing)):
+            told = call.headers.get(header, "").split(", ")[1 : 1 + len(others)]
+            call.headers[header] = ", ".join([*map(show, verdict.standings), *told])
+        verdict.require()
+
     async def charge_failure(self, call: Call, error: Exception) -> Exception:
         """Charge the address for a call that was refused before it could be charged.
 
@@ -143,6 +167,9 @@ class Unlimited:
         """Nothing."""
 
     async def charge_address(self, call: Call) -> None:
+        """Nothing."""
+
+    async def charge_more(self, call: Call, count: int) -> None:
         """Nothing."""
 
     async def charge_failure(self, call: Call, error: Exception) -> Exception:

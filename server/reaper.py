@@ -13,10 +13,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Actor, Change
 from hive.duty_ports import Sweeps
 from hive.errors import HiveError, Unavailable
@@ -40,6 +41,13 @@ class Periods:
     turn: float = 0.5
 
 
+class Interrupted(Protocol):
+    """Work of several steps that somebody may have died in."""
+
+    async def carry_on(self, *, limit: int) -> None:
+        """Finish up to so many of them. Idempotent."""
+
+
 class Reaper:
     """Sweeps in turns, for as long as this node holds the duty."""
 
@@ -50,12 +58,15 @@ class Reaper:
         presence: Presence,
         releaser: Releaser,
         periods: Periods,
+        *,
+        interrupted: Sequence[Interrupted] = (),
     ) -> None:
         self._tasks = tasks
         self._sweeps = sweeps
         self._presence = presence
         self._releaser = releaser
         self._periods = periods
+        self._interrupted = interrupted
         self._patient_until = 0.0
 
     async def work(self, term: int) -> None:
@@ -86,14 +97,23 @@ class Reaper:
             await self._each([task_id], _time_out(version, what))
         for task in await sweeps.settle_pending(limit=BATCH):
             await _unless_moved_on(self._releaser.settle(task))
+        for work in self._interrupted:
+            await work.carry_on(limit=BATCH)
         for task_id, status in await sweeps.release_pending(limit=BATCH):
             self._releaser.add(task_id, status)
+        await sweeps.supersede(ACTOR, limit=BATCH)
         await sweeps.announce_logs(ACTOR, limit=BATCH)
         for agent_id in await sweeps.silent_agents(self._periods.agent_timeout, limit=BATCH):
             await _unless_moved_on(self._presence.refresh(agent_id, online=False))
         if time.monotonic() >= self._patient_until:
             for task_id in await sweeps.expired(limit=BATCH):
-                await _unless_moved_on(sweeps.expire(task_id, _expire, ACTOR))
+                await _unless_moved_on(sweeps.expire(task_id, self._expire, ACTOR))
+
+    def _expire(self, task: Task) -> Change | None:
+        if task.lease is None:
+            return None
+        chance = random.random()  # noqa: S311 - jitter  # nosec B311
+        return machine.expire(task, chance, self._periods.lease)
 
     async def _each(self, task_ids: Sequence[str], decide: Callable[[Task], Change | None]) -> None:
         for task_id in task_ids:
@@ -108,10 +128,6 @@ async def _unless_moved_on(change: Awaitable[object]) -> None:
         raise
     except HiveError as error:
         log.info("reaper.moved_on", cause=str(error))
-
-
-def _expire(task: Task) -> Change | None:
-    return None if task.lease is None else machine.expire(task, random.random())  # noqa: S311 - jitter  # nosec B311
 
 
 def _time_out(version: int, what: str) -> Callable[[Task], Change | None]:

@@ -7,20 +7,24 @@ behind (`release_pending`). Every step is idempotent, so two nodes may do the sa
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import structlog
 
-from hive import tasks as machine
-from hive.changes import Actor, Change, Without
+from hive import task_machine as machine
+from hive.changes import Actor, Change
 from hive.duty_ports import Sweeps
 from hive.errors import Unavailable
 from hive.ports import Tasks
+from hive.task_spec import DependencyPolicy
 from hive.tasks import ENDED, Task, TaskStatus
 from server.cancelling import cancel_and_wait
 
 ACTOR = Actor("system:releaser")
 AT_ONCE = 16
-"""Dependents of a task that are told at the same time: each costs two or three writes."""
+"""Dependents that are ended at the same time: each costs a read and a write."""
+DROPPED_AT_ONCE = 200
+NAMED_AT_ONCE = 500
 log = structlog.get_logger(__name__)
 
 
@@ -54,15 +58,21 @@ class Releaser:
 
     async def settle(self, task: Task) -> Task:
         """As `hive.ports.Dependencies` says."""
-        statuses = await self._tasks.statuses(task.waiting_on)
-        for dependency, status in statuses.items():
-            if status in ENDED:
-                await self.tell(task, dependency, status)
+        await self._release_ended(task.waiting_on)
         settled = await self._sweeps.settled(task.task_id)
         if settled.status is TaskStatus.BLOCKED and not settled.waiting_on:
             # Another one took the last dependency off the list, and queues the task, too.
             return await self._tasks.change(task.task_id, machine.unblock, ACTOR)
         return settled
+
+    async def settle_all(self, task_ids: Sequence[str], waiting_on: Collection[str]) -> None:
+        """Settle many new tasks at once; `waiting_on` is what they all together wait for."""
+        await self._release_ended(waiting_on)
+        await self._sweeps.all_settled(task_ids)
+
+    async def _release_ended(self, dependencies: Collection[str]) -> None:
+        statuses = await self._tasks.statuses(list(dependencies))
+        await self.release({one: status for one, status in statuses.items() if status in ENDED})
 
     async def _run(self) -> None:
         while True:
@@ -70,59 +80,67 @@ class Releaser:
             self._wake.clear()
             batch, self._ended = self._ended, {}
             try:
-                released = [
-                    task_id
-                    for task_id, status in batch.items()
-                    if await self._release_whole(task_id, status)
-                ]
-                await self._sweeps.released(released)
+                await self._sweeps.released(await self._release_each(batch))
             except Unavailable as error:
                 # The marks are still there: the reaper brings them back.
                 log.warning("releaser.store_unavailable", cause=str(error), tasks=len(batch))
             except Exception:
                 log.exception("releaser.failed", tasks=list(batch)[:20])
 
-    async def _release_whole(self, task_id: str, status: TaskStatus) -> bool:
+    async def _release_each(self, ended: Mapping[str, TaskStatus]) -> list[str]:
+        """Release all; those of which the dependents were told."""
         try:
-            await self._release(task_id, status)
+            await self.release(ended)
         except Unavailable:
             raise
         except Exception:
+            log.exception("releaser.failed", tasks=list(ended)[:20])
             # One task that can't be told must not keep the others of its batch waiting.
-            log.exception("releaser.failed", task_id=task_id)
-            return False
-        return True
+            alone = [{one: status} for one, status in ended.items()] if len(ended) > 1 else []
+            return [task_id for one in alone for task_id in await self._release_each(one)]
+        return list(ended)
 
-    async def _release(self, task_id: str, status: TaskStatus) -> None:
-        while dependents := await self._sweeps.dependents_of(task_id, limit=AT_ONCE):
+    async def release(self, ended: Mapping[str, TaskStatus]) -> None:
+        """Tell all that waits on these tasks that they have ended, many at once."""
+        well = [one for one, status in ended.items() if status is TaskStatus.COMPLETED]
+        badly = [one for one, status in ended.items() if status is not TaskStatus.COMPLETED]
+        for some in _in_parts(well):
+            await self._drop(some, frozenset(DependencyPolicy))
+        for some in _in_parts(badly):
+            await self._drop(some, frozenset({DependencyPolicy.RUN}))
+            await self._end(some, ended)
+
+    async def _drop(self, ended: Sequence[str], policies: Collection[DependencyPolicy]) -> None:
+        while task_ids := await self._sweeps.drop_ended(ended, policies, limit=DROPPED_AT_ONCE):
+            # What another one changes meanwhile stays behind; the reaper unblocks it.
+            await self._sweeps.change_all(task_ids, machine.unblock, ACTOR)
+
+    async def _end(self, ended: Sequence[str], statuses: Mapping[str, TaskStatus]) -> None:
+        ending = frozenset(DependencyPolicy) - {DependencyPolicy.RUN}
+        while dependents := await self._sweeps.to_end(ended, ending, limit=AT_ONCE):
             told = await asyncio.gather(
-                *(self.tell(dependent, task_id, status) for dependent in dependents),
+                *(self._end_one(dependent, statuses) for dependent in dependents),
                 return_exceptions=True,
             )
             for outcome in told:
                 if outcome is not None:
                     raise outcome
 
-    async def tell(self, dependent: Task, dependency: str, status: TaskStatus) -> None:
-        """Let one task know that one of its dependencies has ended."""
-        verdict = machine.dependency_ended(dependent, dependency, status)
-        if isinstance(verdict, Change):
-            await self._tasks.change(
-                dependent.task_id, lambda task: _end_only(task, dependency, status), ACTOR
-            )
-        elif verdict is not None:
-            left = await self._sweeps.drop_dependency(dependent.task_id, verdict)
-            if left is not None:
-                await self.unblock(left.task_id)
-        else:
-            # It has ended by itself meanwhile and waits on nothing.
-            await self._sweeps.drop_dependency(dependent.task_id, Without("waiting_on", dependency))
-
-    async def unblock(self, task_id: str) -> None:
-        """Queue the task if it waits on nothing any more."""
-        await self._tasks.change(task_id, machine.unblock, ACTOR)
+    async def _end_one(self, dependent: Task, statuses: Mapping[str, TaskStatus]) -> None:
+        first = next((one for one in dependent.waiting_on if one in statuses), None)
+        if first is None:
+            return
+        await self._tasks.change(
+            dependent.task_id, lambda task: _end_only(task, first, statuses[first]), ACTOR
+        )
 
 
 def _end_only(task: Task, dependency: str, status: TaskStatus) -> Change | None:
     verdict = machine.dependency_ended(task, dependency, status)
     return verdict if isinstance(verdict, Change) else None
+
+
+def _in_parts(task_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """So many that one query can name them."""
+    for start in range(0, len(task_ids), NAMED_AT_ONCE):
+        yield task_ids[start : start + NAMED_AT_ONCE]

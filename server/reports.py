@@ -29,8 +29,23 @@ REPORTS: Final[Mapping[str, tuple[str, Callable[[Frame], dict[str, Any]]]]] = {
     "release": ("release_lease", _only("fence", "reason")),
     "heartbeat": ("heartbeat_agent", _only("free_slots", "load", "controls_taken")),
 }
+ACKNOWLEDGE: Final = "acknowledge"
+"""Takes a message; its twin has no body."""
+TAKEN: Final = frozenset({200, 404})
+"""Statuses of an acknowledgement after which the message does not come again."""
 ENDING: Final = frozenset({"complete", "fail", "release", "reject"})
 """Reports after which the lease is over."""
+
+
+def call_of(frame: Frame, agent_id: str) -> tuple[str, dict[str, str], dict[str, Any] | None]:
+    """The operation that the frame enters, its parameters and its body."""
+    kind = frame["type"]
+    if kind == ACKNOWLEDGE:
+        named = {"agent_id": agent_id, "message_id": frame["message_id"]}
+        return "acknowledge_message", named, None
+    operation_id, body_of = REPORTS[kind]
+    name = "agent_id" if kind == "heartbeat" else "lease_id"
+    return operation_id, {name: frame.get("lease_id", agent_id)}, body_of(frame)
 
 
 def answer_report(frame: Frame, outcome: Outcome) -> bytes | None:

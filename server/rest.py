@@ -19,6 +19,7 @@ from server.conditional import revalidate, tag_answer
 from server.contract import JSON, ContractMismatch, Operation
 from server.cookies import read_cookie
 from server.exchange import Exchange
+from server.inner_calls import CallsWithin
 from server.load import Overloaded
 from server.logs import request_log
 from server.parameters import parse_query
@@ -123,6 +124,9 @@ class RestHandler(Exchange):
             signed=self.call.signed,
             chosen=chosen,
             from_own_page=self.pipeline.origins.admit_cookie(self.request),
+            inner=CallsWithin(
+                self.call, self.pipeline.limits, self.pipeline.audit, self.pipeline.new_call_id
+            ),
         )
 
     def _read_arguments(

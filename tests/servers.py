@@ -133,14 +133,29 @@ class ServerProcess:
         assert self._process is not None, "the server was not started"
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self, seconds: float = 60) -> str:
         """Start it and return its URL once it listens; what it said is in `log_path`."""
+        self.launch()
+        return self.wait_until_it_listens(seconds)
+
+    def launch(self) -> None:
+        """Start it."""
         parent = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
         program = [sys.executable, *self.program]
         with self.log_path.open("ab") as output:
-            self._process = process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [*parent, *program], cwd=ROOT, env=self._environment, stdout=output, stderr=output
             )
+
+    def wait_until_it_listens(self, seconds: float = 60) -> str:
+        """Its URL, once it listens."""
+        process = self._process
+        assert process is not None, "the server was not started"
         found: RunningServer | None = None
 
         def listens() -> bool:
@@ -152,6 +167,11 @@ class ServerProcess:
         wait_until(listens, "the server listens", seconds)
         assert found is not None
         return found.url
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None, "the server was not started"
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """End it as a power cut would."""

@@ -92,7 +92,7 @@ class Preparation:
         for _ in range(AGENTS):
             self._agents.append(self._new_agent())
         self._tasks = [self._new_task() for _ in range(TASKS)]
-        ended = ("complete_lease", "fail_lease", "release_lease")
+        ended = ("complete_lease", "fail_lease", "release_lease", "retry_task")
         wanted = sum(max(LEAST, round(count * SHARES[name] / 1000)) for name in ended) + LEAST
         wanted = round(wanted * 1.1)
         for _ in range(wanted - TASKS):
@@ -232,11 +232,86 @@ class Preparation:
     def _create_task(self, count: int) -> Iterator[Request]:
         return (self._request("POST", "/api/v1/tasks", body=self._task()) for _ in range(count))
 
+    def _update_task(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            spec = {**self._task(), "required_capabilities": ["nobody-has-this"]}
+            made = self.call("POST", "/api/v1/tasks", json=spec)
+            path = f"/api/v1/tasks/{made['task_id']}"
+            yield self._request("PATCH", path, body={"priority": "high"})
+
+    def _get_task_graph(self, count: int) -> Iterator[Request]:
+        return (self._request("GET", f"{self._any_task()}/graph") for _ in range(count))
+
+    def _cancel_subtree(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            spec = {**self._task(), "required_capabilities": ["nobody-has-this"]}
+            made = self.call("POST", "/api/v1/tasks", json=spec)
+            yield self._request("POST", f"/api/v1/tasks/{made['task_id']}/cancel-subtree")
+
+    def _create_tasks(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            tasks = [{**self._task(), "key": f"k{n}"} for n in range(10)]
+            for n, task in enumerate(tasks[1:]):
+                task["depends_on"] = [f"k{n}"]
+            yield self._request("POST", "/api/v1/tasks/batch", body={"tasks": tasks})
+
     def _cancel_task(self, count: int) -> Iterator[Request]:
         for _ in range(count):
             spec = {**self._task(), "required_capabilities": ["nobody-has-this"]}
             made = self.call("POST", "/api/v1/tasks", json=spec)
             yield self._request("DELETE", f"/api/v1/tasks/{made['task_id']}")
+
+    def _retry_task(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            lease_id, fence, key = self._leases.pop()
+            error = {"code": "broken", "message": "broken", "retryable": False}
+            body = {"fence": fence, "error": error}
+            failed = self.call("POST", f"/api/v1/leases/{lease_id}/fail", key, json=body)
+            yield self._request("POST", f"/api/v1/tasks/{failed['task_id']}/retry")
+
+    def _schedule(self) -> dict[str, Any]:
+        # Its time is far: what is measured is the asking.
+        return {"name": self._name("schedule"), "task": self._task(), "interval_seconds": 31536000}
+
+    def _new_schedule(self, owner: _User) -> str:
+        made = self.call("POST", "/api/v1/schedules", owner.token, json=self._schedule())
+        return f"/api/v1/schedules/{made['schedule_id']}"
+
+    def _on_schedules(
+        self, count: int, method: str, path: str = "", body: Any = None
+    ) -> Iterator[Request]:
+        owner = self._new_user()
+        for number in range(count):
+            # One person may have a bounded number of them.
+            owner = owner if number % 500 else self._new_user()
+            yield self._request(method, self._new_schedule(owner) + path, body=body)
+
+    def _create_schedule(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            token = self._new_user().token
+            yield self._request("POST", "/api/v1/schedules", token, self._schedule())
+
+    def _get_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "GET")
+
+    def _update_schedule(self, count: int) -> Iterator[Request]:
+        for request in self._on_schedules(count, "PUT"):
+            yield {**request, "body": {**self._schedule(), "overlap": "allow"}}
+
+    def _delete_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "DELETE")
+
+    def _pause_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "POST", "/pause")
+
+    def _resume_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "POST", "/resume")
+
+    def _run_schedule(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "POST", "/run")
+
+    def _get_schedule_times(self, count: int) -> Iterator[Request]:
+        return self._on_schedules(count, "GET", "/times")
 
     def _register_agent(self, count: int) -> Iterator[Request]:
         for _ in range(count):
@@ -262,6 +337,37 @@ class Preparation:
         for _ in range(count):
             path = f"/api/v1/agents/{self._new_agent()[0]}/control"
             yield self._request("POST", path, body={"action": "pause"})
+
+    def _get_task_diagnosis(self, count: int) -> Iterator[Request]:
+        return (self._request("GET", f"{self._any_task()}/diagnosis") for _ in range(count))
+
+    def _send_message(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            path = f"/api/v1/agents/{self._any_agent()[0]}/messages"
+            yield self._request("POST", path, body={"data": {"topic": "cache", "hit": True}})
+
+    def _list_messages(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            agent_id, key = self._any_agent()
+            yield self._request("GET", f"/api/v1/agents/{agent_id}/messages?limit=10", key)
+
+    def _acknowledge_message(self, count: int) -> Iterator[Request]:
+        for _ in range(count):
+            agent_id, key = self._any_agent()
+            path = f"/api/v1/agents/{agent_id}/messages"
+            sent = self.call("POST", path, json={"data": {"topic": "cache"}})
+            yield self._request("POST", f"{path}/{sent['message_id']}/acknowledge", key)
+
+    def _broadcast_message(self, count: int) -> Iterator[Request]:
+        body = {"data": {"reload": True}, "selector": {"capabilities": [CAPABILITY]}}
+        return self._same(count, "POST", "/api/v1/hive/broadcast", body)
+
+    def _rebalance_hive(self, count: int) -> Iterator[Request]:
+        return self._same(count, "POST", "/api/v1/hive/rebalance")
+
+    def _control_hive(self, count: int) -> Iterator[Request]:
+        # A paused hive would leave the claims of the others without work.
+        return self._same(count, "POST", "/api/v1/hive/control", {"action": "resume"})
 
     def _create_ws_ticket(self, count: int) -> Iterator[Request]:
         return self._same(count, "POST", "/api/v1/auth/ws-tickets", {})

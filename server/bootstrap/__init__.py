@@ -2,6 +2,7 @@
 
 serving.serve: data directory (lock) -> mongod -> open_node -> listen -> until SIGTERM -> drain
 node.open_node: identities.py + stores.py -> audit trail -> duties -> services -> application
+workers.serve_workers: the same for several nodes of one machine, as processes of their own
 commands.py: what the command line opens beside a server, or while none runs
 """
 
@@ -18,6 +19,7 @@ from server.bootstrap.identities import ISSUER
 from server.bootstrap.node import Interface, Node, bind_interface, open_node
 from server.bootstrap.serving import drain, listen, serve
 from server.bootstrap.stores import STORE_TIMES, Store
+from server.bootstrap.workers import serve_workers
 
 __all__ = [
     "ISSUER",
@@ -35,4 +37,5 @@ __all__ = [
     "open_users",
     "open_verification",
     "serve",
+    "serve_workers",
 ]

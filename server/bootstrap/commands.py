@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from hive.signing_ports import SigningKeyStore
 from hive.system_settings import SystemSettingsStore
 from server.audit_verification import AuditVerification
+from server.bootstrap.beside import reach_mongodb
 from server.bootstrap.identities import derive_keys, make_token_keys, make_tokens
 from server.bootstrap.stores import open_sql
 from server.data_directory import DataDirectory, DataDirectoryError
-from server.embedded import EmbeddedMongo
 from server.keys import Keys
 from server.login_guard import LoginGuard
 from server.passwords import Passwords
@@ -87,14 +87,7 @@ async def open_verification(
     if secret is None or not (sql_url or directory.sqlite_path.exists()):
         raise DataDirectoryError(f"{directory.path} has no data of a server.")
     async with AsyncExitStack() as stack:
-        uri = settings.mongodb_uri.get_secret_value()
-        if settings.embedded_mongodb:
-            mongo = EmbeddedMongo(directory.mongo_path, directory.mongo_log_path)
-            uri = mongo.uri
-            if not directory.is_locked():
-                stack.enter_context(directory)
-                uri = await mongo.start()
-                stack.push_async_callback(mongo.stop)
+        uri = await stack.enter_async_context(reach_mongodb(settings, directory))
         client = open_client(uri)
         stack.push_async_callback(client.close)
         await require_reachable(client)

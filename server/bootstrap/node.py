@@ -7,11 +7,13 @@ in between.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hive.coordination_ports import Coordination
+from hive.events import Event
 from hive.ports import Limits, Services
 from server import recorder as recording
 from server.addresses import AddressResolver
@@ -20,19 +22,24 @@ from server.app import HiveApplication, make_app
 from server.audit_trail import AuditTrail
 from server.authentication import Authenticator
 from server.authorization import Authorization
+from server.batches import NodeBatches
 from server.binding import BoundOperation, bind
+from server.bootstrap.doorbell import make_doorbell
 from server.bootstrap.identities import Identity, derive_keys, open_identity
 from server.bootstrap.parts import Part, start
 from server.bootstrap.rate_limits import make_rate_limits
 from server.bootstrap.response_cache import open_response_cache
+from server.bootstrap.schedules import make_scheduler_duty, make_scheduling
 from server.bootstrap.stores import Store, open_redis, open_store
 from server.compression import Compression
 from server.contract import Contract
 from server.cursors import SignedCursors
 from server.data_directory import DataDirectory
 from server.dispatcher import NodeDispatcher
+from server.doorbell import HubDoorbell
 from server.duties import Duty
 from server.first_start import FirstStart, ensure_bootstrap
+from server.hive_gate import HiveGate
 from server.hub import Hub
 from server.idempotency import Idempotency
 from server.identifiers import TypeIdentifiers
@@ -42,6 +49,8 @@ from server.key_expiry import DUTY as KEY_EXPIRY
 from server.key_expiry import KeyExpiry
 from server.keys import Keys
 from server.load import Load
+from server.mailboxes import NodeMailboxes
+from server.node_presence import NodeSigns
 from server.outbox import DUTY as OUTBOX
 from server.outbox import OutboxRelay
 from server.peers import Peers
@@ -49,11 +58,17 @@ from server.presence import NodePresence
 from server.readiness import Readiness
 from server.reaper import DUTY as REAPER
 from server.reaper import Periods, Reaper
+from server.rebalancing import Rebalancer
 from server.recorder import Recorder
 from server.releaser import Releaser
 from server.resources import asyncapi_path, openapi_path
+from server.retention import DUTY as RETENTION
+from server.retention import Retention
 from server.settings import Settings
 from server.signatures import Signatures
+from server.submissions import NodeSubmissions
+from server.subtrees import NodeSubtrees
+from server.task_waits import NodeTaskWaits
 from server.websocket import Realtime
 
 
@@ -70,7 +85,10 @@ class Node:
     readiness: Readiness
     peers: Peers
     links: AgentLinks
+    task_waits: NodeTaskWaits
+    mailboxes: NodeMailboxes
     dispatcher: NodeDispatcher
+    signs: NodeSigns
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,8 @@ async def open_node(
         await trail.open()
         stack.push_async_callback(trail.close)
         hub = Hub(store.events)
-        engine = _make_engine(settings, identity, store, hub, trail, directory.node_id())
+        doorbell = make_doorbell(settings, keys, hub, redis)
+        engine = _make_engine(settings, identity, store, hub, trail, doorbell, directory.node_id())
         services = _make_services(settings, keys, identity, store, engine, interface)
         authorization = Authorization(identity.system)
         limits = make_rate_limits(settings, redis)
@@ -147,7 +166,7 @@ async def open_node(
             new_identifier=services.identifiers.new,
             new_call_id=trail.identifiers.new,
         )
-        links = AgentLinks(services, invoker)
+        links = AgentLinks(services, invoker, messages=store.messages)
         hub.subscribe(links.heard)
         peers = Peers()
         key_ends = KeyEnds(identity.key_store, peers)
@@ -167,12 +186,15 @@ async def open_node(
             origins=settings.cors_origins,
         ).with_heartbeat(settings.heartbeat_seconds)
         app.add_handlers(r".*", realtime.routes())
-        first_start = await _prepare_first_start(settings, directory, identity)
+        first_start = await prepare_first_start(settings, directory, identity)
         await hub.start()
         stack.push_async_callback(hub.stop)
+        if doorbell is not None:
+            start(stack, doorbell)
         start(stack, *engine.background)
+        start(stack, make_scheduler_duty(store, services.submissions, hub, directory.node_id()))
         stack.push_async_callback(links.stop)
-        start(stack, engine.dispatcher, peers)
+        start(stack, engine.dispatcher, engine.task_waits, engine.mailboxes, peers)
         yield Node(
             app=app,
             services=services,
@@ -183,7 +205,10 @@ async def open_node(
             readiness=engine.readiness,
             peers=peers,
             links=links,
+            task_waits=engine.task_waits,
+            mailboxes=engine.mailboxes,
             dispatcher=engine.dispatcher,
+            signs=engine.signs,
         )
 
 
@@ -192,9 +217,15 @@ class _Engine:
     """What moves the hive: `background` starts with the node, in this order."""
 
     dispatcher: NodeDispatcher
+    task_waits: NodeTaskWaits
+    mailboxes: NodeMailboxes
+    rebalancer: Rebalancer
     presence: NodePresence
     releaser: Releaser
+    batches: NodeBatches
+    subtrees: NodeSubtrees
     readiness: Readiness
+    signs: NodeSigns
     background: tuple[Part, ...]
 
 
@@ -223,25 +254,41 @@ def _make_engine(
     store: Store,
     hub: Hub,
     trail: AuditTrail,
+    doorbell: HubDoorbell | None,
     node_id: str,
 ) -> _Engine:
+    gate = HiveGate(store.hive)
+    store.hive.on_commit(gate.committed)
+    hub.subscribe(gate.heard)
     dispatcher = NodeDispatcher(
         store.tasks,
         store.tasks,
         store.agents,
         TypeIdentifiers(),
         lease_seconds=settings.lease_seconds,
+        gate=gate,
     )
+    gate.on_open(dispatcher.wake)
     presence = NodePresence(store.agents, store.tasks)
     releaser = Releaser(store.tasks, store.sweeps)
-    for committed in (dispatcher.committed, presence.committed, releaser.committed):
+    task_waits = NodeTaskWaits(store.tasks)
+    hub.subscribe(task_waits.heard)
+    mailboxes = NodeMailboxes(store.messages)
+    store.messages.on_commit(mailboxes.committed)
+    hub.subscribe(mailboxes.heard)
+    for committed in (
+        dispatcher.committed,
+        presence.committed,
+        releaser.committed,
+        task_waits.committed,
+    ):
         store.tasks.on_commit(committed)
     hub.subscribe(dispatcher.heard)
     recorder = Recorder(
         store.feed,
         store.events,
         store.leadership,
-        hub.publish,
+        hub.publish if doorbell is None else _publish_to(hub, doorbell),
         node_id=node_id,
         retention_days=settings.event_retention_days,
     )
@@ -250,7 +297,17 @@ def _make_engine(
         grace=settings.cancel_grace_seconds,
         agent_timeout=settings.agent_timeout_seconds,
     )
-    reaper = Reaper(store.tasks, store.sweeps, presence, releaser, periods)
+    rebalancer = Rebalancer(store.tasks, store.holders)
+    batches = NodeBatches(store.batches, store.tasks, releaser)
+    subtrees = NodeSubtrees(store.subtree_orders, store.graphs, store.tasks)
+    reaper = Reaper(
+        store.tasks,
+        store.sweeps,
+        presence,
+        releaser,
+        periods,
+        interrupted=(batches, subtrees, rebalancer),
+    )
     relay = OutboxRelay(identity.outbox, store.notices)
     identity.outbox.on_commit(relay.wake)
     recording_duty = Duty(recording.DUTY, store.leadership, node_id, recorder.work)
@@ -259,15 +316,36 @@ def _make_engine(
         Duty(REAPER, store.leadership, node_id, reaper.work),
         Duty(KEY_EXPIRY, store.leadership, node_id, KeyExpiry(identity.key_store).work),
         Duty(OUTBOX, store.leadership, node_id, relay.work),
+        Duty(
+            RETENTION,
+            store.leadership,
+            node_id,
+            Retention(store.old, task_days=settings.task_retention_days).work,
+        ),
         trail.duty,
     )
+    signs = NodeSigns(store.nodes, duties, node_id=node_id, version=_version())
     return _Engine(
         dispatcher=dispatcher,
+        task_waits=task_waits,
+        mailboxes=mailboxes,
+        rebalancer=rebalancer,
         presence=presence,
         releaser=releaser,
+        batches=batches,
+        subtrees=subtrees,
         readiness=Readiness(store.events, identity.revocations, recorder, recording_duty),
-        background=(presence, releaser, trail.auditor, *duties),
+        signs=signs,
+        background=(presence, releaser, trail.auditor, *duties, signs),
     )
+
+
+def _publish_to(hub: Hub, doorbell: HubDoorbell) -> Callable[[Sequence[Event]], None]:
+    def publish(events: Sequence[Event]) -> None:
+        hub.publish(events)
+        doorbell.ring(events)
+
+    return publish
 
 
 def _make_services(
@@ -291,15 +369,32 @@ def _make_services(
         tasks=store.tasks,
         logs=store.logs,
         events=store.events,
+        scheduling=make_scheduling(store),
         audit=store.audit,
+        submissions=NodeSubmissions(
+            store.tasks, store.open_tasks, most=settings.max_open_tasks_per_owner
+        ),
+        task_waits=engine.task_waits,
         dispatcher=engine.dispatcher,
+        batches=engine.batches,
+        graphs=store.graphs,
+        subtrees=engine.subtrees,
         dependencies=engine.releaser,
         presence=engine.presence,
+        nodes=store.nodes,
+        coordination=Coordination(
+            hive=store.hive,
+            topology=store.topology,
+            diagnoses=store.diagnoses,
+            messages=store.messages,
+            mailboxes=engine.mailboxes,
+            rebalancing=engine.rebalancer,
+        ),
         identifiers=TypeIdentifiers(),
         cursors=SignedCursors(keys.cursors),
         documents=interface.contract,
         limits=Limits(settings.lease_seconds, settings.agent_timeout_seconds / 3),
-        version=importlib.metadata.version("agentzero-api"),
+        version=_version(),
         readiness=engine.readiness.check,
         item_fields={
             name: operation.item_fields
@@ -309,9 +404,10 @@ def _make_services(
     )
 
 
-async def _prepare_first_start(
+async def prepare_first_start(
     settings: Settings, directory: DataDirectory, identity: Identity
 ) -> FirstStart:
+    """Make what a fresh installation needs, and keep the operator's key. Raises Unavailable."""
     first_start = await ensure_bootstrap(
         identity.store,
         identity.passwords,
@@ -319,10 +415,15 @@ async def _prepare_first_start(
         identity.authenticator,
         admin_password=settings.admin_password.get_secret_value() or None,
         operator_key=directory.find_operator_key(),
+        node_id=directory.node_id(),
     )
     if first_start.operator_key is not None:
         directory.write_operator_key(first_start.operator_key)
     return first_start
+
+
+def _version() -> str:
+    return importlib.metadata.version("agentzero-api")
 
 
 def _referee(settings: Settings) -> Any:

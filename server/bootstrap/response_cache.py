@@ -39,6 +39,6 @@ def open_response_cache(
         contract.operations.values(), MemoryResponses(), shared, tail=lambda: hub.tail
     )
     hub.subscribe(cache.invalidation.heard)
-    for resources in (store.agents, store.tasks):
+    for resources in (store.agents, store.tasks, store.hive):
         resources.on_commit(cache.invalidation.committed)
     return cache

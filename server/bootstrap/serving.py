@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 import time
 from contextlib import AsyncExitStack, suppress
 from urllib.parse import urlsplit
@@ -25,12 +26,14 @@ from server.tls_redirect import HTTPS_PORT, make_redirect_app
 
 READY_SECONDS = 10.0
 DRAIN_POLL_SECONDS = 0.05
+LEAVING_SECONDS = 0.3
+LAST_WORDS_SECONDS = 0.1
 CLOSE_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
-async def serve(settings: Settings) -> None:
-    """Run a node until SIGTERM or SIGINT.
+async def serve(settings: Settings, *, shares_port: bool = False) -> None:
+    """Run a node until SIGTERM or SIGINT; `shares_port`: others listen on the port, too.
 
     Raises ContractError, BindingError, SettingsError, DataDirectoryError, EmbeddedMongoError,
     Unavailable.
@@ -40,7 +43,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     interface = bind_interface()
-    certificate = _read_certificate(settings)
+    certificate = read_certificate_of(settings)
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(DataDirectory(settings.data_dir))
         uri = settings.mongodb_uri.get_secret_value()
@@ -60,11 +63,12 @@ async def serve(settings: Settings) -> None:
         # What is there now stays: the collector need not walk through it (80 to 140 ms each time).
         gc.collect()
         gc.freeze()
-        url = listen(server, settings.host, settings.port)
+        url = listen(server, settings.host, settings.port, shares_port=shares_port)
         directory.write_running_server(url, certificate.chain if certificate else None)
         _renew_on_hangup(stack, settings, server, url, directory)
-        redirect = _listen_for_pages(settings, url)
-        _announce(url, settings, directory, node.first_start)
+        redirect = _listen_for_pages(settings, url, shares_port=shares_port)
+        node.signs.listens(url)
+        announce(url, settings, directory, node.first_start)
         await stopping.wait()
         if redirect is not None:
             redirect.stop()
@@ -73,20 +77,25 @@ async def serve(settings: Settings) -> None:
             await redirect.close_all_connections()
 
 
-def listen(server: HTTPServer, host: str, port: int) -> str:
+def listen(server: HTTPServer, host: str, port: int, *, shares_port: bool = False) -> str:
     """Listen; the URL with the port that it is (0 asks for any). Raises SettingsError."""
     try:
-        sockets = bind_sockets(port, host)
+        sockets = bind_sockets(port, host, reuse_port=shares_port)
     except OSError as error:
         problem = f"AGENTZERO_HOST, AGENTZERO_PORT: can't listen on {host}:{port}: {error.strerror}"
         raise SettingsError([problem]) from error
     server.add_sockets(sockets)
+    return url_of(host, sockets[0], has_tls=server.ssl_options is not None)
+
+
+def url_of(host: str, listening: socket.socket, *, has_tls: bool) -> str:
+    """Where a socket on this host is reached."""
     name = f"[{host}]" if ":" in host else host
-    scheme = "http" if server.ssl_options is None else "https"
-    return f"{scheme}://{name}:{sockets[0].getsockname()[1]}"
+    scheme = "https" if has_tls else "http"
+    return f"{scheme}://{name}:{listening.getsockname()[1]}"
 
 
-def _read_certificate(settings: Settings) -> Certificate | None:
+def read_certificate_of(settings: Settings) -> Certificate | None:
     """The certificate that the settings name. Raises SettingsError."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
@@ -119,34 +128,46 @@ def _renew_on_hangup(
     stack.callback(loop.remove_signal_handler, signal.SIGHUP)
 
 
-def _listen_for_pages(settings: Settings, url: str) -> HTTPServer | None:
+def _listen_for_pages(settings: Settings, url: str, *, shares_port: bool) -> HTTPServer | None:
     """The port without TLS that leads pages to the one with it, when it is wanted."""
     if settings.tls_redirect_port is None:
         return None
     server = make_http_server(make_redirect_app(urlsplit(url).port or HTTPS_PORT))
-    log.info("server.redirects", url=listen(server, settings.host, settings.tls_redirect_port))
+    at = listen(server, settings.host, settings.tls_redirect_port, shares_port=shares_port)
+    log.info("server.redirects", url=at)
     return server
 
 
 async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
-    """Stop to accept, send sockets away, let requests end for so long, close what is left."""
+    """Send everybody away, stop to accept, let requests end for so long, close what is left.
+
+    1. The node is not ready. Each answer ends its connection, sockets end with 1012, claims wait no
+    longer. It still accepts for a moment: whoever chose this node just now is answered.
+    2. It takes what waits in the queue of the kernel, and listens no longer.
+    3. What is under way ends; what has just come in has a moment to be read.
+    """
     deadline = time.monotonic() + seconds
     log.info("server.draining", seconds=seconds)
     node.readiness.drain()
+    node.signs.drain()
     node.app.pipeline.draining = True
-    server.stop()
     node.links.prepare_stop()
     await node.dispatcher.stop()
-    await node.peers.drain(seconds / 2)
+    await node.task_waits.stop()
+    await node.mailboxes.stop()
+    await asyncio.gather(node.peers.drain(seconds / 2), asyncio.sleep(LEAVING_SECONDS))
+    server.stop()
+    await asyncio.sleep(LAST_WORDS_SECONDS)
     while node.app.pipeline.running and time.monotonic() < deadline:  # noqa: ASYNC110 - a number
         await asyncio.sleep(DRAIN_POLL_SECONDS)
     with suppress(TimeoutError):
         await asyncio.wait_for(server.close_all_connections(), CLOSE_SECONDS)
 
 
-def _announce(
+def announce(
     url: str, settings: Settings, directory: DataDirectory, first_start: FirstStart
 ) -> None:
+    """Say where the server listens, and what was made for its first start."""
     log.info("server.listening", url=url, data_dir=str(settings.data_dir))
     if first_start.admin_password is not None:
         # The one time that this password is anywhere but in its owner's hands; not through the log.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from server.limit_table import StoreTimes
 from server.settings import Settings
 from storage.mongo.agents import MongoAgents
 from storage.mongo.audit import MongoAudit
+from storage.mongo.batches import MongoBatches
 from storage.mongo.client import (
     TIMEOUT_MS,
     open_client,
@@ -18,12 +20,23 @@ from storage.mongo.client import (
     open_stream_client,
     require_reachable,
 )
+from storage.mongo.coordination import MongoHive, MongoTopology
+from storage.mongo.diagnosis import MongoDiagnoses
 from storage.mongo.events import MongoEventLog
+from storage.mongo.graphs import MongoGraphs
+from storage.mongo.holders import MongoHolders
 from storage.mongo.idempotency import MongoIdempotency
 from storage.mongo.leadership import MongoLeadership
 from storage.mongo.logs import MongoTaskLogs
+from storage.mongo.messages import MongoMessages
+from storage.mongo.migrations import MongoSchema
+from storage.mongo.nodes import MongoNodes
 from storage.mongo.notices import MongoNotices
+from storage.mongo.open_tasks import MongoOpenTasks
+from storage.mongo.retention import MongoOldData
+from storage.mongo.schedules import MongoSchedules
 from storage.mongo.stream import MongoChangeFeed
+from storage.mongo.subtrees import MongoSubtreeOrders
 from storage.mongo.sweeps import MongoSweeps
 from storage.mongo.tasks import MongoTasks
 from storage.redis.client import RedisConnection
@@ -38,6 +51,11 @@ class Store:
 
     agents: MongoAgents
     tasks: MongoTasks
+    schedules: MongoSchedules
+    open_tasks: MongoOpenTasks
+    batches: MongoBatches
+    graphs: MongoGraphs
+    subtree_orders: MongoSubtreeOrders
     logs: MongoTaskLogs
     notices: MongoNotices
     events: MongoEventLog
@@ -46,29 +64,57 @@ class Store:
     leadership: MongoLeadership
     audit: MongoAudit
     idempotency: MongoIdempotency
+    old: MongoOldData
+    nodes: MongoNodes
+    hive: MongoHive
+    topology: MongoTopology
+    diagnoses: MongoDiagnoses
+    messages: MongoMessages
+    holders: MongoHolders
 
 
 async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Store:
-    """Connect to MongoDB and make its indexes. Raises Unavailable."""
+    """Connect to MongoDB, make its indexes, migrate. Raises StoreRefused, Unavailable."""
     client = open_client(uri)
     stack.push_async_callback(client.close)
     stream_client = open_stream_client(uri)
     stack.push_async_callback(stream_client.close)
     database = open_database(client, settings.mongodb_database)
     agents = MongoAgents(database)
-    tasks = MongoTasks(database)
-    logs = MongoTaskLogs(database, tasks)
+    tasks = MongoTasks(database, priority_age_seconds=settings.priority_age_seconds)
+    schedules = MongoSchedules(database)
+    logs = MongoTaskLogs(database, tasks, keep=settings.log_lines_per_task)
+    old = MongoOldData(database)
+    batches = MongoBatches(database, tasks)
+    subtree_orders = MongoSubtreeOrders(database)
     notices = MongoNotices(database)
     events = MongoEventLog(database)
     audit = MongoAudit(database)
     idempotency = MongoIdempotency(database)
+    nodes = MongoNodes(database)
+    hive = MongoHive(database)
+    messages = MongoMessages(database)
+    holders = MongoHolders(database)
     # Making indexes may take long; that nobody is there should not.
     await require_reachable(client)
-    for prepared in (agents, tasks, logs, notices, events, audit, idempotency):
+    schema = MongoSchema(database)
+    await schema.check()
+    await old.prepare()
+    engine = (tasks, batches, subtree_orders)
+    for prepared in (agents, *engine, logs, notices, events, audit, idempotency, nodes):
         await prepared.prepare()
+    await schedules.prepare()
+    await messages.prepare()
+    await holders.prepare()
+    await schema.migrate(uuid.uuid4().hex)
     return Store(
         agents=agents,
         tasks=tasks,
+        schedules=schedules,
+        open_tasks=MongoOpenTasks(tasks.collection),
+        batches=batches,
+        graphs=MongoGraphs(tasks.collection),
+        subtree_orders=subtree_orders,
         logs=logs,
         notices=notices,
         events=events,
@@ -77,6 +123,13 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         leadership=MongoLeadership(database),
         audit=audit,
         idempotency=idempotency,
+        old=old,
+        nodes=nodes,
+        hive=hive,
+        topology=MongoTopology(database),
+        diagnoses=MongoDiagnoses(database, hive),
+        messages=messages,
+        holders=holders,
     )
 
 

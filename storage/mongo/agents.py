@@ -156,6 +156,7 @@ def read_agent(document: Mapping[str, Any]) -> Agent:
         online=document["online"],
         agent_version=document.get("agent_version"),
         last_heartbeat_at=document.get("last_heartbeat_at"),
+        drain_deadline=document.get("drain_deadline"),
         controls=tuple(
             ControlRequest(
                 control_id=control["control_id"],

@@ -12,11 +12,13 @@ fragments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
-from hive.changes import ABSENT, NOW, Actor, After, Append, Change, Plus, Without
+from hive.changes import ABSENT, NOW, Actor, After, Append, Change, Deadline, Plus, Without
 from hive.events import check_type
 from hive.raw_json import RawJson
 
@@ -24,9 +26,17 @@ _MARKS = (After, Plus, Append, Without)
 
 
 def update_pipeline(
-    change: Change, actor: Actor, *, identifier: str, summary: Sequence[str]
+    change: Change,
+    actor: Actor,
+    *,
+    identifier: str,
+    summary: Sequence[str],
+    capped: Mapping[str, int] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
-    """The update pipeline of a visible change. `identifier` names `_id` in the event's data."""
+    """The update pipeline of a visible change. `identifier` names `_id` in the event's data.
+
+    Of the lists in `capped` the event has so many items at most.
+    """
     assigned = {name: expression(value) for name, value in change.fields.items()}
     assigned["version"] = expression(Plus("version"))
     assigned["updated_at"] = expression(NOW)
@@ -37,7 +47,7 @@ def update_pipeline(
         "time": "$$NOW",
         "version": "$version",
         "actor": {"$literal": actor.actor_id},
-        "data": {identifier: "$_id", **{name: f"${name}" for name in summary}},
+        "data": {identifier: "$_id", **{name: _shown(name, capped) for name in summary}},
     }
     if actor.request_id is not None:
         event["request_id"] = {"$literal": actor.request_id}
@@ -47,11 +57,34 @@ def update_pipeline(
     return [{"$set": assigned}, {"$set": {"event": {"$arrayToObject": [[keyed]]}}}]
 
 
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A value that storage has worked out itself, as an aggregation expression."""
+
+    value: Any
+
+
+def _shown(name: str, capped: Mapping[str, int]) -> Any:
+    return {"$slice": [f"${name}", capped[name]]} if name in capped else f"${name}"
+
+
+def in_time(deadline: Deadline) -> dict[str, Any]:
+    """A query for what is within the deadline, or has none."""
+    last = {"$ifNull": [f"${deadline.name}", datetime.max.replace(tzinfo=UTC)]}
+    return {"$expr": {"$lte": [expression(After(deadline.seconds)), last]}}
+
+
 def expression(value: Any) -> Any:  # noqa: PLR0911 - one arm a mark
     """The aggregation expression of a mark or of a plain value."""
     match value:
-        case After(seconds):
+        case After(seconds, None):
             return {"$add": ["$$NOW", round(seconds * 1000)]} if seconds else "$$NOW"
+        case After(seconds, at_most):
+            # `$min` passes over what is not there.
+            fewer = {"$multiply": [f"${at_most}", 1000]}
+            return {"$add": ["$$NOW", {"$min": [round(seconds * 1000), fewer]}]}
+        case Expression(made):
+            return made
         case Plus(name, amount):
             return {"$add": [{"$ifNull": [f"${name}", 0]}, amount]}
         case Append(name, item, keep):

@@ -40,11 +40,13 @@ def open_client(uri: str, *, pool_size: int = 50) -> AsyncMongoClient[Document]:
     )
 
 
-def open_stream_client(uri: str) -> AsyncMongoClient[Document]:
+def open_stream_client(
+    uri: str, *, socket_timeout_ms: int = STREAM_SOCKET_TIMEOUT_MS
+) -> AsyncMongoClient[Document]:
     """A client for the change stream, whose reads wait on purpose: `timeoutMS` can't bound them."""
     return AsyncMongoClient(
         uri,
-        socketTimeoutMS=STREAM_SOCKET_TIMEOUT_MS,
+        socketTimeoutMS=socket_timeout_ms,
         serverSelectionTimeoutMS=TIMEOUT_MS,
         connectTimeoutMS=1000,
         maxPoolSize=4,

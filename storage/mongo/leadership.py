@@ -33,9 +33,11 @@ class MongoLeadership:
         leader = await self._take(query, taken)
         if leader is None:
             # `$expr` can't stand in an upsert: make the document first, held by nobody.
-            await self._leaders.update_one(
+            made = await self._leaders.update_one(
                 {"_id": duty}, {"$setOnInsert": {"term": 0, "expires_at": EPOCH}}, upsert=True
             )
+            if made.upserted_id is None:
+                return None
             leader = await self._take(query, taken)
         if leader is None:
             return None

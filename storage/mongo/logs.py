@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 
-from hive.changes import NOW, Actor, Change, Plus
+from hive.attempts import HEARTBEAT
+from hive.changes import NOW, Actor, After, Change, Plus
 from hive.errors import LeaseLost
 from hive.leases import LeaseProof
 from hive.ports import LogLine
@@ -23,6 +25,9 @@ from storage.mongo.task_documents import read_task
 from storage.mongo.tasks import WITHOUT_FREE_FORM, MongoTasks, current
 
 LOG_EVENT_EVERY_MS = 1000
+LINES_KEPT = 100_000
+DROP_SHARE = 100
+"""Old lines go when a hundredth of what is kept has come: a deletion for each write costs more."""
 QUIET = {
     "$lt": [
         {"$ifNull": ["$logged_at", datetime(1970, 1, 1, tzinfo=UTC)]},
@@ -35,9 +40,10 @@ QUIET = {
 class MongoTaskLogs:
     """The port `hive.ports.TaskLogs`."""
 
-    def __init__(self, database: Database, tasks: MongoTasks) -> None:
+    def __init__(self, database: Database, tasks: MongoTasks, *, keep: int = LINES_KEPT) -> None:
         self._lines = database["task_logs"]
         self._tasks = tasks
+        self._keep = keep
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
@@ -54,8 +60,12 @@ class MongoTaskLogs:
         actor: Actor,
         *,
         agent_id: str | None,
+        seconds: float | None = None,
     ) -> Task:
-        task = await self._count(proof, len(lines), actor, agent_id)
+        counted: dict[str, Any] = {"log_count": Plus("log_count", len(lines))}
+        if seconds is not None:
+            counted["lease.expires_at"] = After(seconds, at_most=HEARTBEAT)
+        task = await self._count(proof, counted, actor, agent_id)
         first = task.log_count - len(lines) + 1
         written_at = datetime.now(UTC)
         await self._lines.insert_many(
@@ -71,7 +81,15 @@ class MongoTaskLogs:
                 for index, line in enumerate(lines)
             ]
         )
+        await self._drop_old(task, first)
         return task
+
+    @guarded
+    async def dropped(self, task_id: str) -> int:
+        oldest = await self._lines.find_one(
+            {"task_id": task_id}, {"line": True}, sort=[("line", ASCENDING)]
+        )
+        return oldest["line"] - 1 if oldest else 0
 
     @guarded
     async def read(self, task_id: str, *, after: int | None, limit: int) -> Sequence[LogLine]:
@@ -83,16 +101,21 @@ class MongoTaskLogs:
         found = [LogLine(**row) async for row in cursor.sort("line", direction).limit(limit)]
         return found if after is not None else found[::-1]
 
+    async def _drop_old(self, task: Task, first: int) -> None:
+        step = max(1, self._keep // DROP_SHARE)
+        last = task.log_count - self._keep
+        if last > 0 and (first - 1) // step != task.log_count // step:
+            await self._lines.delete_many({"task_id": task.task_id, "line": {"$lte": last}})
+
     async def _count(
-        self, proof: LeaseProof, lines: int, actor: Actor, agent_id: str | None
+        self, proof: LeaseProof, counted: Mapping[str, Any], actor: Actor, agent_id: str | None
     ) -> Task:
         query = current(proof, agent_id)
-        counted = {"log_count": Plus("log_count", lines)}
         announced = Change("task.log", {**counted, "logged_at": NOW, "logs_held": False})
         made = await self._tasks.resources.save({**query, "$expr": QUIET}, announced, actor)
         if made is not None:
             return made
-        held = {"log_count": expression(counted["log_count"]), "logs_held": True}
+        held = {name: expression(value) for name, value in counted.items()} | {"logs_held": True}
         document = await self._tasks.collection.find_one_and_update(
             query,
             [{"$set": held}],

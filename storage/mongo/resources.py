@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
 
-from pymongo import ASCENDING, IndexModel, ReturnDocument
+from pymongo import ASCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from hive.changes import Actor, Change
 from hive.errors import NotFound, WriteConflict
 from hive.ports import Label
-from storage.mongo.changes import update_pipeline
+from storage.mongo.changes import in_time, update_pipeline
 from storage.mongo.client import Document, guarded
 
 R = TypeVar("R")
 ATTEMPTS = 32
+DUPLICATE: Final = 11000
 PAUSE_SECONDS = 0.001
 LONGEST_PAUSE_SECONDS = 0.05
 Committed = Callable[[Any, str], None]
@@ -49,6 +51,8 @@ class Resources(Generic[R]):
         read: Callable[[Mapping[str, Any]], R],
         missing: type[NotFound],
         alive: Mapping[str, Any],
+        capped: Mapping[str, int] | None = None,
+        prepare: Callable[[Change], Awaitable[Change]] | None = None,
     ) -> None:
         self.collection = collection
         self.read = read
@@ -56,6 +60,9 @@ class Resources(Generic[R]):
         self._summary = summary
         self._missing = missing
         self._alive = alive
+        self._capped = capped or {}
+        # What has to be read or taken elsewhere before a change can be written.
+        self._prepare = prepare
         self._committed: list[Committed] = []
 
     def on_commit(self, callback: Committed) -> None:
@@ -88,14 +95,25 @@ class Resources(Generic[R]):
         *,
         upsert: bool = False,
         sort: Sequence[tuple[str, int]] | None = None,
+        hint: str | None = None,
     ) -> R | None:
-        """Carry the change out on the one document that matches; None when there is none."""
+        """Carry the change out on the one document that matches; None when there is none.
+
+        A change with a deadline needs a query that holds for one version only: past the deadline
+        the other change is made of what was decided about.
+        """
+        if change.deadline is not None:
+            in_time_only = {"$and": [dict(query), in_time(change.deadline)]}
+            saved = await self.save(in_time_only, replace(change, deadline=None), actor)
+            return saved or await self.save(query, change.deadline.otherwise, actor)
+        change = await self.prepared(change)
         document = await self.collection.find_one_and_update(
             query,
-            update_pipeline(change, actor, identifier=self._identifier, summary=self._summary),
+            self._pipeline(change, actor),
             projection={"event": False},
             upsert=upsert,
             sort=sort,
+            hint=hint,
             return_document=ReturnDocument.AFTER,
         )
         if document is None:
@@ -104,6 +122,58 @@ class Resources(Generic[R]):
         for callback in self._committed:
             callback(resource, change.event)
         return resource
+
+    def _pipeline(self, change: Change, actor: Actor) -> list[Document]:
+        return update_pipeline(
+            change,
+            actor,
+            identifier=self._identifier,
+            summary=self._summary,
+            capped=self._capped,
+        )
+
+    async def prepared(self, change: Change) -> Change:
+        """The change as it can be written at any time from now on."""
+        return change if self._prepare is None else await self._prepare(change)
+
+    async def save_all(
+        self,
+        writes: Sequence[tuple[Mapping[str, Any], Change]],
+        actor: Actor,
+        *,
+        upsert: bool = False,
+        without: Mapping[str, bool] | None = None,
+    ) -> list[R]:
+        """As `save`, for many documents in one command: each by itself, in this order.
+
+        Each query names one document by `_id`; one that does not hold, and one that is to be made
+        and is there, is passed over. Gives those of them that there are now, without the fields in
+        `without`. No change has a deadline.
+        """
+        if not writes:
+            return []
+        updates = [
+            UpdateOne(
+                dict(query),
+                self._pipeline(await self.prepared(change), actor),
+                upsert=upsert,
+            )
+            for query, change in writes
+        ]
+        try:
+            await self.collection.bulk_write(updates, ordered=False)
+        except BulkWriteError as error:
+            require_only_there(error)
+        events = {query["_id"]: change.event for query, change in writes}
+        found = self.collection.find(
+            {"_id": {"$in": list(events)}}, {"event": False, **(without or {})}
+        )
+        documents = [document async for document in found]
+        resources = [self.read(document) for document in documents]
+        for document, resource in zip(documents, resources, strict=True):
+            for callback in self._committed:
+                callback(resource, events[document["_id"]])
+        return resources
 
     @guarded
     async def get(self, resource_id: str) -> R:
@@ -149,6 +219,17 @@ class Resources(Generic[R]):
         if document is None:
             raise self._missing()
         return self.read(document), document["version"]
+
+
+def require_only_there(error: BulkWriteError) -> None:
+    """Raise the error again unless all that is wrong is that documents are there already."""
+    details = error.details
+    failures = details.get("writeErrors", ())
+    there = all(
+        one["code"] == DUPLICATE and one.get("keyPattern") == {"_id": 1} for one in failures
+    )
+    if not failures or not there or details.get("writeConcernErrors"):
+        raise error
 
 
 async def _pause(attempt: int) -> None:

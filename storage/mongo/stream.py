@@ -20,7 +20,7 @@ from hive.errors import Unavailable
 from storage.mongo.client import STREAM_WAIT_MS, Database, Document, guarded
 from storage.mongo.notices import NOTICES
 
-RESOURCES = ("agents", "tasks")
+RESOURCES = ("agents", "tasks", "schedules", "hive", "messages")
 COLLECTIONS = (*RESOURCES, NOTICES)
 BATCH = 1000
 RECONCILE_BATCH = 500

@@ -5,16 +5,17 @@ All times are compared by the database (`$$NOW`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pymongo import ASCENDING, ReturnDocument
 
-from hive.changes import NOW, Actor, Change, Without
+from hive.changes import NOW, Actor, Change
 from hive.errors import TaskNotFound
 from hive.ports import DecideTask
+from hive.task_spec import DependencyPolicy
 from hive.tasks import Task, TaskStatus
 from storage.mongo.agents import MongoAgents
-from storage.mongo.changes import expression
+from storage.mongo.attempts import BUDGET_OVER
 from storage.mongo.client import Document, guarded
 from storage.mongo.logs import QUIET
 from storage.mongo.task_documents import read_task
@@ -30,6 +31,7 @@ class MongoSweeps:
         self._resources = tasks.resources
         self._tasks = tasks.collection
         self._agents = agents
+        self._admission = tasks.admission
 
     @guarded
     async def release_pending(self, *, limit: int) -> Sequence[tuple[str, TaskStatus]]:
@@ -44,25 +46,50 @@ class MongoSweeps:
         )
 
     @guarded
-    async def dependents_of(self, task_id: str, *, limit: int) -> Sequence[Task]:
-        found = self._tasks.find({"waiting_on": task_id}, WITHOUT_FREE_FORM).limit(limit)
-        return [read_task(document) async for document in found]
+    async def drop_ended(
+        self, ended: Sequence[str], policies: Collection[DependencyPolicy], *, limit: int
+    ) -> Sequence[str]:
+        waiting = {"waiting_on": {"$in": list(ended)}}
+        if len(policies) < len(DependencyPolicy):
+            waiting["on_dependency_failure"] = {"$in": [policy.value for policy in policies]}
+        task_ids = await self._ids(waiting, limit)
+        if task_ids:
+            await self._tasks.update_many(
+                {"_id": {"$in": task_ids}, **waiting}, {"$pullAll": {"waiting_on": list(ended)}}
+            )
+        return task_ids
 
     @guarded
-    async def drop_dependency(self, task_id: str, mark: Without) -> Task | None:
-        document = await self._tasks.find_one_and_update(
-            {"_id": task_id, mark.name: mark.value},
-            [{"$set": {mark.name: expression(mark)}}],
-            projection=WITHOUT_FREE_FORM,
-            return_document=ReturnDocument.AFTER,
-        )
-        return None if document is None else read_task(document)
+    async def to_end(
+        self, ended: Sequence[str], policies: Collection[DependencyPolicy], *, limit: int
+    ) -> Sequence[Task]:
+        waiting = {
+            "waiting_on": {"$in": list(ended)},
+            "on_dependency_failure": {"$in": [policy.value for policy in policies]},
+        }
+        return await self._read(waiting, limit)
+
+    @guarded
+    async def change_all(self, task_ids: Sequence[str], decide: DecideTask, actor: Actor) -> None:
+        writes = []
+        for task in await self._read({"_id": {"$in": list(task_ids)}}, len(task_ids)):
+            change = decide(task)
+            if change is not None:
+                writes.append(({"_id": task.task_id, "version": task.version}, change))
+        await self._resources.save_all(writes, actor, without=WITHOUT_FREE_FORM)
 
     @guarded
     async def settle_pending(self, *, limit: int) -> Sequence[Task]:
         pending = self._tasks.find({"settle_pending": True}, WITHOUT_FREE_FORM)
         found = pending.sort("created_at", ASCENDING).limit(limit)
         return [read_task(document) async for document in found]
+
+    @guarded
+    async def all_settled(self, task_ids: Sequence[str]) -> None:
+        await self._tasks.update_many(
+            {"_id": {"$in": list(task_ids)}, "settle_pending": True},
+            {"$unset": {"settle_pending": ""}},
+        )
 
     @guarded
     async def settled(self, task_id: str) -> Task:
@@ -75,6 +102,10 @@ class MongoSweeps:
         if document is None:
             raise TaskNotFound
         return read_task(document)
+
+    @guarded
+    async def supersede(self, actor: Actor, *, limit: int) -> None:
+        await self._admission.finish(actor, limit=limit)
 
     @guarded
     async def unblocked(self, *, limit: int) -> Sequence[str]:
@@ -115,6 +146,7 @@ class MongoSweeps:
                 "total_deadline": exists,
                 "$expr": {"$lt": ["$total_deadline", "$$NOW"]},
             },
+            "retry": BUDGET_OVER,
         }
         found: list[tuple[str, int, str]] = []
         for what, query in over.items():
@@ -139,6 +171,10 @@ class MongoSweeps:
     @guarded
     async def silent_agents(self, timeout_seconds: float, *, limit: int) -> Sequence[str]:
         return await self._agents.ids_silent(timeout_seconds, limit=limit)
+
+    async def _read(self, query: Document, limit: int) -> list[Task]:
+        found = self._tasks.find(query, WITHOUT_FREE_FORM).limit(limit)
+        return [read_task(document) async for document in found]
 
     async def _ids(self, query: Document, limit: int) -> list[str]:
         return [row["_id"] async for row in self._tasks.find(query, {"_id": True}).limit(limit)]

@@ -12,20 +12,49 @@ from collections.abc import Sequence
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from hive.attempts import HEARTBEAT, LateReport
 from hive.changes import Actor, After, Change
 from hive.errors import LeaseLost, LeaseNotFound, SlotTaken, TaskNotFound
 from hive.leases import LeaseProof, NewLease
 from hive.ports import DecideTask, TaskFilter
-from hive.tasks import SUMMARY_FIELDS, Task, TaskStatus
+from hive.queue_order import DEFAULT_AGE_SECONDS
+from hive.tasks import LONG_LISTS, SHOWN_AT_MOST, SUMMARY_FIELDS, Task, TaskStatus
+from storage.mongo.admission import INDEXES as ADMISSION_INDEXES
+from storage.mongo.admission import Admission
+from storage.mongo.attempts import BUDGET_INDEX, WITHIN_BUDGET, keep_late_result
 from storage.mongo.changes import expression
 from storage.mongo.client import Database, Document, guarded, make_indexes
+from storage.mongo.fairness import FairTurns
+from storage.mongo.open_tasks import OPEN_INDEXES, holding_key, why_not_open
+from storage.mongo.queue_places import QueuePlaces, open_to
 from storage.mongo.resources import LABELS_INDEX, Committed, Resources, labelled
 from storage.mongo.task_documents import read_task
 
+LANES, KEYED = "queue_lanes", "queue_keyed"
+FIRST = [("queue_order", ASCENDING), ("_id", ASCENDING)]
 INDEXES = (
+    # A lane is a concurrency key, or "" for the tasks without one.
     IndexModel(
-        [("status", ASCENDING), ("capability_key", ASCENDING), ("rank", DESCENDING), ("_id", 1)],
-        name="queue",
+        [
+            ("status", ASCENDING),
+            ("capability_key", ASCENDING),
+            ("lane", ASCENDING),
+            ("queue_order", ASCENDING),
+            ("_id", ASCENDING),
+        ],
+        name=LANES,
+    ),
+    # Keys whose slots are all in use are passed over in the index, without reading a task.
+    IndexModel(
+        [
+            ("status", ASCENDING),
+            ("capability_key", ASCENDING),
+            ("queue_order", ASCENDING),
+            ("_id", ASCENDING),
+            ("concurrency.key", ASCENDING),
+        ],
+        name=KEYED,
+        partialFilterExpression={"concurrency.key": {"$exists": True}},
     ),
     IndexModel(
         [("lease.agent_id", ASCENDING), ("lease.slot", ASCENDING)],
@@ -104,19 +133,27 @@ INDEXES = (
         name="total_timeout",
         partialFilterExpression={"total_deadline": {"$exists": True}},
     ),
+    BUDGET_INDEX,
     IndexModel(
         [("logs_held", ASCENDING)],
         name="logs_held",
         partialFilterExpression={"logs_held": True},
     ),
 )
-WITHOUT_FREE_FORM = {"event": False, "parameters": False, "result": False}
+WITHOUT_FREE_FORM = {"event": False, "parameters": False, "result": False, "late_result": False}
+AS_SHOWN = {**WITHOUT_FREE_FORM, **{name: {"$slice": SHOWN_AT_MOST} for name in LONG_LISTS}}
 
 
 class MongoTasks:
     """The ports `hive.ports.Tasks` and `hive.duty_ports.Queue`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, priority_age_seconds: float = DEFAULT_AGE_SECONDS
+    ) -> None:
+        self._turns = FairTurns(database)
+        places = QueuePlaces(
+            database["tasks"], self._turns, priority_age_seconds=priority_age_seconds
+        )
         self.resources: Resources[Task] = Resources(
             database["tasks"],
             identifier="task_id",
@@ -124,7 +161,10 @@ class MongoTasks:
             read=read_task,
             missing=TaskNotFound,
             alive={},
+            capped=dict.fromkeys(LONG_LISTS, SHOWN_AT_MOST),
+            prepare=places.complete,
         )
+        self.admission = Admission(self.resources)
         self.collection = self.resources.collection
         # Queued tasks with a concurrency key cost a claim one query more; most hives have none.
         self._keyed_queue = True
@@ -133,7 +173,8 @@ class MongoTasks:
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
-        await make_indexes(self.collection, INDEXES)
+        await make_indexes(self.collection, (*INDEXES, *OPEN_INDEXES, *ADMISSION_INDEXES))
+        await self._turns.prepare()
 
     def on_commit(self, callback: Committed) -> None:
         """Call back after each change made by this node."""
@@ -141,14 +182,21 @@ class MongoTasks:
 
     @guarded
     async def insert(self, task_id: str, change: Change, actor: Actor) -> Task:
-        return await self.resources.insert(task_id, change, actor)
+        async def write() -> Task:
+            return await self.admission.insert(
+                change, lambda admitted: self.resources.insert(task_id, admitted, actor), actor
+            )
+
+        return await holding_key(self.collection, change.fields.get("open"), write)
 
     async def get(self, task_id: str) -> Task:
         return await self.resources.get(task_id)
 
     @guarded
     async def statuses(self, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
-        found = self.collection.find({"_id": {"$in": list(task_ids)}}, {"status": True})
+        # A retired one is about to be deleted: nothing new may depend on it.
+        named = {"_id": {"$in": list(task_ids)}, "retired_at": {"$exists": False}}
+        found = self.collection.find(named, {"status": True})
         return {row["_id"]: TaskStatus(row["status"]) async for row in found}
 
     @guarded
@@ -168,12 +216,15 @@ class MongoTasks:
         if after is not None:
             query["_id"] = {"$lt" if newest_first else "$gt": after}
         way = DESCENDING if newest_first else ASCENDING
-        cursor = self.collection.find(query, WITHOUT_FREE_FORM).sort("_id", way)
+        cursor = self.collection.find(query, AS_SHOWN).sort("_id", way)
         return [read_task(document) async for document in cursor.limit(limit)]
 
     @guarded
     async def change(self, task_id: str, decide: DecideTask, actor: Actor) -> Task:
-        return _made(await self.resources.change({"_id": task_id}, decide, actor))
+        try:
+            return _made(await self.resources.change({"_id": task_id}, decide, actor))
+        except DuplicateKeyError as error:
+            raise await why_not_open(self.collection, task_id) from error
 
     @guarded
     async def change_leased(
@@ -187,27 +238,25 @@ class MongoTasks:
         self, lease: NewLease, capability_keys: Sequence[str], change: Change, actor: Actor
     ) -> Task | None:
         # MongoDB merges the sorted ranges of the keys; the head of the queue costs one seek a key.
-        query: Document = {
-            "status": TaskStatus.QUEUED.value,
-            "capability_key": {"$in": list(capability_keys)},
-        }
-        if lease.key is None:
-            query["concurrency"] = {"$exists": False}
-        else:
-            query["concurrency.key"] = {"$eq": lease.key}
+        query = in_queue(capability_keys, lease.agent_id, lease.labels)
+        query["lane"] = {"$eq": lease.key or ""}
         try:
-            return await self.resources.save(
-                query, change, actor, sort=[("rank", DESCENDING), ("_id", ASCENDING)]
-            )
+            return await self.resources.save(query, change, actor, sort=FIRST, hint=LANES)
         except DuplicateKeyError as error:
             raise SlotTaken(agent_id=lease.agent_id, slot=lease.slot, key=lease.key) from error
+
+    async def keep_late_result(
+        self, proof: LeaseProof, report: LateReport, actor: Actor, *, agent_id: str | None
+    ) -> None:
+        """As `hive.ports.Tasks` says."""
+        await keep_late_result(self.resources, proof, report, actor, agent_id=agent_id)
 
     @guarded
     async def renew(self, proof: LeaseProof, seconds: float, *, agent_id: str | None) -> Task:
         # Not visible to anybody but the holder: no event, no new version.
         document = await self.collection.find_one_and_update(
             current(proof, agent_id),
-            [{"$set": {"lease.expires_at": expression(After(seconds))}}],
+            [{"$set": {"lease.expires_at": expression(After(seconds, at_most=HEARTBEAT))}}],
             projection=WITHOUT_FREE_FORM,
             return_document=ReturnDocument.AFTER,
         )
@@ -228,22 +277,39 @@ class MongoTasks:
 
     @guarded
     async def keyed_head(
-        self, capability_keys: Sequence[str], *, without: Sequence[str]
+        self,
+        capability_keys: Sequence[str],
+        *,
+        without: Sequence[str],
+        agent_id: str = "",
+        labels: Sequence[str] = (),
     ) -> tuple[str, int] | None:
         """As `hive.duty_ports.Queue` says."""
         if not self._keyed_queue:
             return None
-        head = await self.collection.find_one(
-            {
-                "status": TaskStatus.QUEUED.value,
-                "capability_key": {"$in": list(capability_keys)},
-                "concurrency.key": {"$nin": list(without)},
-            },
-            {"concurrency": True},
-            sort=[("rank", DESCENDING), ("_id", ASCENDING)],
+        query = in_queue(capability_keys, agent_id, labels)
+        keyed = await self.collection.find_one(
+            # Only with `$exists` is the partial index one that may be used.
+            {**query, "concurrency.key": {"$exists": True, "$nin": list(without)}},
+            {"concurrency": True, "queue_order": True},
+            sort=FIRST,
+            hint=KEYED,
         )
-        concurrency = head.get("concurrency") if head else None
-        return None if concurrency is None else (concurrency["key"], concurrency["limit"])
+        if keyed is None:
+            return None
+        plain = await self.collection.find_one(
+            {**query, "lane": ""}, {"queue_order": True}, sort=FIRST, hint=LANES
+        )
+        if plain is not None and _order(plain) < _order(keyed):
+            return None
+        return keyed["concurrency"]["key"], keyed["concurrency"]["limit"]
+
+    @guarded
+    async def slots_in_use(self, agent_id: str) -> set[int]:
+        held = self.collection.find(
+            {"lease.agent_id": agent_id}, {"_id": False, "lease.slot": True}, hint="slot_unique"
+        )
+        return {row["lease"]["slot"] async for row in held}
 
     @guarded
     async def key_slots(self, key: str) -> set[int]:
@@ -253,7 +319,7 @@ class MongoTasks:
 
     @guarded
     async def held_by(self, agent_id: str) -> Sequence[Task]:
-        held = self.collection.find({"lease.agent_id": agent_id}, WITHOUT_FREE_FORM)
+        held = self.collection.find({"lease.agent_id": agent_id}, AS_SHOWN)
         return [read_task(document) async for document in held.sort("lease.slot", ASCENDING)]
 
     @guarded
@@ -284,6 +350,19 @@ class MongoTasks:
         if agent_id is not None and holder != agent_id:
             raise LeaseNotFound
         return {"_id": found["_id"]}
+
+
+def in_queue(capability_keys: Sequence[str], agent_id: str, labels: Sequence[str]) -> Document:
+    """A query for the queued tasks that the agent may take now; `labels` are its words."""
+    return {
+        "status": TaskStatus.QUEUED.value,
+        "capability_key": {"$in": list(capability_keys)},
+        "$and": [WITHIN_BUDGET, {"$expr": open_to(agent_id, labels)}],
+    }
+
+
+def _order(document: Document) -> tuple[float, str]:
+    return document["queue_order"], document["_id"]
 
 
 def current(proof: LeaseProof, agent_id: str | None) -> Document:

@@ -87,6 +87,11 @@ class Database:
                 connection.execute(select(func.pg_advisory_xact_lock(0x617A)))
             migrations.upgrade(connection)
 
+    def revisions(self) -> tuple[str | None, str]:
+        """The revision that the schema has, None before the first one, and the newest. Blocks."""
+        with self.engine.connect() as connection:
+            return migrations.revisions(connection)
+
     async def read(self, work: Callable[[Session], T]) -> T:
         """Run a unit of work that changes nothing."""
         return await self._run(work, begin="DEFERRED")

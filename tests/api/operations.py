@@ -48,9 +48,13 @@ async def make_existing(node: RunningNode, admin: Api, owner: Api) -> Existing:
     me = await owner.ok("GET", "/api/v1/auth/me")
     key = await owner.ok("POST", "/api/v1/api-keys", json={"name": "existing"})
     signing_key_id = await add_signing_key(node, admin)
+    body = {"name": "existing", "task": {"name": "work"}, "interval_seconds": 31536000}
+    schedule = await owner.ok("POST", "/api/v1/schedules", json=body)
     (record,) = await found(
         lambda: admin.ok("GET", "/api/v1/audit", params={"limit": 1}), bool, "a record is there"
     )
+    mailbox = f"/api/v1/agents/{agent.agent_id}/messages"
+    message = await owner.ok("POST", mailbox, json={"data": {"topic": "existing"}})
     named = {
         "agent_id": agent.agent_id,
         "task_id": task_id,
@@ -59,7 +63,9 @@ async def make_existing(node: RunningNode, admin: Api, owner: Api) -> Existing:
         "session_id": me["session_id"],
         "key_id": key["key_id"],
         "signing_key_id": signing_key_id,
+        "schedule_id": schedule["schedule_id"],
         "record_id": record["record_id"],
+        "message_id": message["message_id"],
     }
     return Existing(agent, task_id, lease.lease_id, named)
 

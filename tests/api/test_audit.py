@@ -12,7 +12,7 @@ import pytest
 from pymongo import MongoClient
 
 import server.audit_completion as completion
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.audit import verify
 from hive.changes import Actor
 from hive.task_spec import TaskSpec

@@ -189,6 +189,8 @@ class FakeHive:
         shown = {name: task[name] for name in (*names, "max_attempts", "labels")}
         if "parameters" in task:
             shown["parameters"] = task["parameters"]
+        if "heartbeat_seconds" in task.get("timeouts", {}):
+            shown["heartbeat_seconds"] = task["timeouts"]["heartbeat_seconds"]
         return {"lease_id": lease_id, "fence": fence, "expires_at": TIME, "task": shown}
 
     def push(self) -> None:
@@ -225,6 +227,13 @@ class FakeHive:
                             {"type": "cancel", "lease_id": lease.lease_id, "reason": "requested"}
                         )
         return {"message": "Task cancelled", "result": self.receipt(task_id)}
+
+    def retry(self, task_id: str) -> dict[str, Any]:
+        """Queue a failed task again."""
+        if self.tasks[task_id]["status"] != "failed":
+            raise Refusal(409, "illegal-transition")
+        self.move(task_id, "task.queued", status="queued", reason="retried")
+        return self.receipt(task_id)
 
     def receipt(self, task_id: str) -> dict[str, Any]:
         """What became of a task."""

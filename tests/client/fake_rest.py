@@ -51,7 +51,7 @@ class Rest(tornado.web.RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(answer))
 
-    get = post = put = delete = handle
+    get = post = put = patch = delete = handle
 
     def identify(self, path: str) -> None:
         if path in ("/health/live", "/api/v1/auth/login", "/api/v1/auth/refresh"):
@@ -103,9 +103,18 @@ class Rest(tornado.web.RequestHandler):
                 return self.page([t for t in tasks if wanted in (None, t["status"])])
             case ["GET", "tasks", task_id]:
                 return self.public(self.find(self.hive.tasks, task_id, "task-not-found"))
+            case ["PATCH", "tasks", task_id]:
+                task = self.find(self.hive.tasks, task_id, "task-not-found")
+                task.update(body)
+                return self.public(task)
             case ["DELETE", "tasks", task_id]:
                 self.find(self.hive.tasks, task_id, "task-not-found")
                 return self.hive.cancel(task_id)
+            case ["POST", "tasks", task_id, "retry"]:
+                task = self.find(self.hive.tasks, task_id, "task-not-found")
+                if self.request.headers.get("If-Match", seen := f'"{task["version"]}"') != seen:
+                    raise Refusal(412, "precondition-failed")
+                return self.hive.retry(task_id)
             case ["GET", "tasks", task_id, "logs"]:
                 limit = int(self.get_query_argument("limit", "100"))
                 return {"task_id": task_id, "logs": self.hive.logs[task_id][-limit:]}

@@ -230,6 +230,25 @@ async def test_lease_is_renewed_while_the_handler_works(hive: FakeHive, running:
         assert (await ended(hive, task_id))["status"] == "completed"
 
 
+async def test_a_task_with_a_heartbeat_is_renewed_in_time_for_it(
+    hive: FakeHive, running: Any
+) -> None:
+    """Its lease is shorter than the period that the hive gives to others."""
+    agent = make_agent(hive)
+    enough = asyncio.Event()
+
+    @agent.task("t")
+    async def work(ctx: TaskContext) -> None:
+        await enough.wait()
+
+    async with running(agent):
+        task_id = hive.add_task("t", timeouts={"heartbeat_seconds": 1})
+        async with asyncio.timeout(5):
+            await hive.until(lambda: len(sent(hive, "progress")) >= 2)
+        enough.set()
+        assert (await ended(hive, task_id))["status"] == "completed"
+
+
 async def test_cancelled_handler_is_told_and_its_task_cancelled(
     hive: FakeHive, running: Any
 ) -> None:

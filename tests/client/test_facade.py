@@ -113,7 +113,10 @@ async def test_blocking_on_the_own_loop_is_refused(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize(
     "resource",
-    ["auth", "agents", "leases", "tasks", "hive", "events", "api_keys", "users", "sessions"],
+    [
+        *("auth", "agents", "leases", "tasks", "schedules", "hive", "events"),
+        *("api_keys", "users", "sessions"),
+    ],
 )
 def test_facade_has_every_public_method(resource: str) -> None:
     """A method that is added to a resource can't be forgotten here."""

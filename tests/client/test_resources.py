@@ -7,15 +7,19 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from agentzero_client import (
+    AgentLabels,
     AsyncClient,
     Backoff,
     Concurrency,
     ConflictError,
+    Deduplication,
+    Fairness,
     PreconditionFailedError,
+    Sticky,
     Timeouts,
 )
 from agentzero_client.models import Progress
-from tests.client.fake_hive import FakeHive
+from tests.client.fake_hive import TIME, FakeHive
 
 
 async def test_submit_sends_what_is_given_and_nothing_else(
@@ -33,9 +37,13 @@ async def test_submit_sends_what_is_given_and_nothing_else(
         max_attempts=2,
         backoff=Backoff(kind="fixed", base_seconds=1.5),
         non_retryable=["bad-input"],
-        timeouts=Timeouts(execution_seconds=5),
+        retry_seconds=90,
+        timeouts=Timeouts(execution_seconds=5, heartbeat_seconds=2),
         run_at=datetime(2026, 11, 21, 10, tzinfo=timezone(timedelta(hours=1))),
-        concurrency=Concurrency(key="k", limit=1),
+        concurrency=Concurrency(key="k", limit=1, strategy="cancel-oldest"),
+        fairness=Fairness(key="tenant", weight=3),
+        agent_labels=AgentLabels(required={"zone": "eu"}),
+        sticky=Sticky(seconds=2),
         labels={"team": "blue"},
         description="text",
     )
@@ -52,9 +60,13 @@ async def test_submit_sends_what_is_given_and_nothing_else(
             "max_attempts": 2,
             "backoff": {"kind": "fixed", "base_seconds": 1.5},
             "non_retryable": ["bad-input"],
-            "timeouts": {"execution_seconds": 5},
+            "retry_seconds": 90,
+            "timeouts": {"execution_seconds": 5, "heartbeat_seconds": 2},
             "run_at": "2026-11-21T09:00:00Z",
-            "concurrency": {"key": "k", "limit": 1},
+            "concurrency": {"key": "k", "limit": 1, "strategy": "cancel-oldest"},
+            "fairness": {"key": "tenant", "weight": 3},
+            "agent_labels": {"required": {"zone": "eu"}, "preferred": {}},
+            "sticky": {"seconds": 2},
             "labels": {"team": "blue"},
             "description": "text",
         },
@@ -79,6 +91,42 @@ async def test_tasks_are_looked_at_cancelled_and_their_logs_read(
     assert (await client.tasks.cancel(receipt.task_id)).status == "cancelled"
     with pytest.raises(ConflictError, match="illegal-transition"):
         await client.tasks.cancel(receipt.task_id)
+
+
+async def test_failed_task_is_retried_and_tells_what_came_late(
+    hive: FakeHive, client: AsyncClient
+) -> None:
+    """Why it was not tried again, what an agent said afterwards, and another try."""
+    late = {"attempt": 1, "agent_id": "agt_1", "fence": 1, "status": "completed", "result": [1]}
+    task_id = hive.add_task("t", late_result={**late, "time": TIME}, retry_seconds=9)
+    hive.move(task_id, "task.failed", status="failed", retries_ended="attempts-used")
+    task = await client.tasks.get(task_id)
+    assert (task.retries_ended, task.retry_seconds) == ("attempts-used", 9)
+    assert task.late_result is not None
+    assert (task.late_result.result, task.late_result.time) == ([1], task.created_at)
+    with pytest.raises(PreconditionFailedError):
+        await client.tasks.retry(task_id, if_match=task.version + 1)
+    assert (await client.tasks.retry(task_id, if_match=task.version)).status == "queued"
+    with pytest.raises(ConflictError, match="illegal-transition"):
+        await client.tasks.retry(task_id)
+
+
+async def test_task_is_changed_while_it_waits_and_asked_for_until_it_ends(
+    hive: FakeHive, client: AsyncClient
+) -> None:
+    """Only what is given is sent; the wait is the server's, for so many seconds."""
+    once = Deduplication(key="nightly", on_duplicate="return-existing")
+    receipt = await client.tasks.submit("t", deduplication=once)
+    assert receipt.duplicate is False
+    changed = await client.tasks.update(
+        receipt.task_id, priority="low", labels={}, timeouts=Timeouts(queue_seconds=5)
+    )
+    assert (changed.priority, changed.labels) == ("low", {})
+    assert changed.deduplication == once
+    bodies = [body for _method, path, body in hive.requests if path != "/api/v1/auth/login"]
+    assert bodies[-1] == {"priority": "low", "labels": {}, "timeouts": {"queue_seconds": 5}}
+    await client.tasks.cancel(receipt.task_id)
+    assert (await client.tasks.wait_for(receipt.task_id, seconds=0.5)).has_ended
 
 
 async def test_agents_are_registered_changed_and_removed(

@@ -171,7 +171,7 @@ async def test_ambiguous_json_reaches_no_handler(
 async def test_another_spelling_of_the_path_bypasses_nothing(
     anybody: httpx.AsyncClient, recorder: Recorder, operation: Operation
 ) -> None:
-    """Without a credential, nothing but 401 and 404."""
+    """Without a credential, nothing but 401, 404 and 405."""
     await _send_all(anybody, list(path_attacks(operation)))
     assert recorder.reached == []
 

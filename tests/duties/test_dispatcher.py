@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import AgentAction, control
 from hive.errors import AgentNotFound, Unavailable
 from hive.ports import TaskFilter
-from hive.task_spec import Concurrency, TaskPriority
+from hive.task_spec import AgentLabels, Concurrency, TaskPriority
 from hive.tasks import Task, TaskStatus
 from server import dispatcher as dispatching
 from server.dispatcher import NodeDispatcher
@@ -94,6 +94,25 @@ async def test_a_waiter_is_served_when_a_task_is_queued(
     assert not other.done()
     task = await store.submit()
     assert await _granted(other) == [task.task_id]
+
+
+async def test_a_waiter_is_served_when_the_head_start_of_others_is_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody says so: the node looks again by itself, also for what another node has queued."""
+    monkeypatch.setattr(dispatching, "LOOK_AGAIN_SECONDS", 3600.0)
+    here = _dispatcher(store)
+    here.start()
+    agent = await store.register()
+    preferring = AgentLabels(preferred={"zone": "mars"}, head_start_seconds=0.2)
+
+    async with recording(store) as recorder:
+        recorder.on_publish = here.heard
+        claim = _wait(here, agent.agent_id)
+        await _is_waiting(here)
+        task = await store.submit(agent_labels=preferring)
+        assert await _granted(claim) == [task.task_id]
+    await here.stop()
 
 
 async def test_a_waiter_is_served_when_its_own_slot_is_free(

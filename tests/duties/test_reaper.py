@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import AgentStatus
 from hive.errors import Unavailable
 from hive.task_spec import TaskPriority, Timeouts

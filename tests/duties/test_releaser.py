@@ -10,8 +10,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.read_concern import ReadConcern
 
-from hive import tasks as machine
-from hive.changes import Without
+from hive import task_machine as machine
 from hive.errors import Unavailable
 from hive.task_spec import DependencyPolicy
 from hive.tasks import Task, TaskError, TaskStatus
@@ -145,7 +144,7 @@ async def test_two_hundred_dependents_are_all_told(
     await _end(store, top, TaskStatus.COMPLETED)
     await eventually(lambda: set(statuses(waiting)) == {"queued"}, "all are queued", 30)
     await eventually(lambda: releaser._ended == {}, "it is done")
-    assert await store.sweeps.dependents_of(top.task_id, limit=10) == []
+    assert await store.sweeps.to_end([top.task_id], list(DependencyPolicy), limit=10) == []
 
 
 async def test_a_scheduled_task_can_fail_before_its_time(
@@ -183,7 +182,7 @@ async def test_a_task_is_settled_although_another_one_is_about_to(store: Store) 
     top = await store.submit()
     await store.tasks.change(top.task_id, machine.cancel, ME)
     late = await store.submit(None, top.task_id, on_dependency_failure=RUN)
-    await store.sweeps.drop_dependency(late.task_id, Without("waiting_on", top.task_id))
+    await store.sweeps.drop_ended([top.task_id], list(DependencyPolicy), limit=10)
     settled = await Releaser(store.tasks, store.sweeps).settle(late)
     assert settled.status is TaskStatus.QUEUED
 
@@ -240,14 +239,14 @@ async def test_an_outage_while_releasing_is_made_good_later(
     store.tasks.on_commit(releaser.committed)
     releaser.start()
     outages = [Unavailable(), ValueError("a fault")]
-    look = store.sweeps.dependents_of
+    look = store.sweeps.drop_ended
 
-    async def failing(task_id: str, *, limit: int) -> Any:
+    async def failing(ended: Any, policies: Any, *, limit: int) -> Any:
         if outages:
             raise outages.pop()
-        return await look(task_id, limit=limit)
+        return await look(ended, policies, limit=limit)
 
-    monkeypatch.setattr(store.sweeps, "dependents_of", failing)
+    monkeypatch.setattr(store.sweeps, "drop_ended", failing)
     top = await store.submit()
     waiting = await store.submit(None, top.task_id)
     await _end(store, top, TaskStatus.COMPLETED)

@@ -39,7 +39,9 @@ class Proxy:
 
 
 @contextmanager
-def running_nginx(program: str, directory: Path, pair: Pair, upstream: int) -> Iterator[Proxy]:
+def running_nginx(
+    program: str, directory: Path, pair: Pair, upstream: int, *others: int
+) -> Iterator[Proxy]:
     """Start it, wait until it listens, and end it."""
     port, plain = _free_port(), _free_port()
     text = CONFIGURATION.read_text("utf-8")
@@ -49,7 +51,7 @@ def running_nginx(program: str, directory: Path, pair: Pair, upstream: int) -> I
         ("/var/log/nginx/", f"{directory}/", 3),
         ("/etc/agentzero/tls/fullchain.pem", str(pair.certificate), 1),
         ("/etc/agentzero/tls/privkey.pem", str(pair.key), 1),
-        ("127.0.0.1:8000", f"127.0.0.1:{upstream}", 1),
+        ("        server 127.0.0.1:8000 max_fails=0;\n", _servers(upstream, *others), 1),
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl", 2),
         (" hive.example;", f" {NAME};", 2),
         ("https://hive.example", f"https://{NAME}", 1),
@@ -69,6 +71,10 @@ def running_nginx(program: str, directory: Path, pair: Pair, upstream: int) -> I
         finally:
             process.terminate()
             process.wait(10)
+
+
+def _servers(*ports: int) -> str:
+    return "".join(f"        server 127.0.0.1:{port} max_fails=0;\n" for port in ports)
 
 
 def _places(directory: Path) -> str:

@@ -30,6 +30,7 @@ class Change:
 
     make: Make
     body: dict[str, Any] | None = None
+    verb: str = ""
 
 
 async def an_agent(node: RunningNode, admin: Api) -> str:
@@ -40,6 +41,22 @@ async def an_agent(node: RunningNode, admin: Api) -> str:
 async def a_task(_: RunningNode, admin: Api) -> str:
     """A new one, which waits."""
     return f"/api/v1/tasks/{await admin.submit()}"
+
+
+async def a_failed_task(node: RunningNode, admin: Api) -> str:
+    """A new one, of which the only attempt failed."""
+    capability = f"cap-{uuid.uuid4().hex[:12]}"
+    task_id = await admin.submit(required_capabilities=[capability], max_attempts=1)
+    lease = await (await node.add_agent(admin, capabilities=[capability])).lease(task_id)
+    await lease.ok("fail", error={"code": "broken", "message": "no"})
+    return f"/api/v1/tasks/{task_id}"
+
+
+async def a_schedule(_: RunningNode, admin: Api) -> str:
+    """A new one, of which the time is far."""
+    body = {"name": f"s-{uuid.uuid4().hex}", "task": {"name": "work"}, "interval_seconds": 86_400}
+    made = await admin.ok("POST", "/api/v1/schedules", json=body)
+    return f"/api/v1/schedules/{made['schedule_id']}"
 
 
 async def a_user(_: RunningNode, admin: Api) -> str:
@@ -59,6 +76,10 @@ CHANGES = {
     ),
     "unregister_agent": Change(an_agent),
     "cancel_task": Change(a_task),
+    "update_task": Change(a_task, {"priority": "high"}),
+    "update_schedule": Change(a_schedule, {"task": {"name": "work"}, "interval_seconds": 3600}),
+    "delete_schedule": Change(a_schedule),
+    "retry_task": Change(a_failed_task, verb="/retry"),
     "update_user": Change(a_user, {"role": "viewer"}),
     "delete_user": Change(a_user),
     "update_system_settings": Change(the_settings, {"admin_allowlist": ["127.0.0.0/8"]}),
@@ -76,11 +97,14 @@ async def attempt(
 ) -> httpx.Response:
     """Make the change of the table under the condition."""
     named = (
-        {"name": f"renamed-{uuid.uuid4().hex}"} if operation.operation_id == "update_agent" else {}
+        {"name": f"renamed-{uuid.uuid4().hex}"}
+        if operation.operation_id in ("update_agent", "update_schedule")
+        else {}
     )
     change = {**(CHANGES[operation.operation_id].body or {}), **named, **body}
     headers = {} if if_match is None else {"If-Match": if_match}
     options: dict[str, Any] = {"json": change} if operation.body is not None else {}
+    path += CHANGES[operation.operation_id].verb
     return await api.request(operation.method, path, headers=headers, **options)
 
 

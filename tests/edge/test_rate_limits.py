@@ -308,3 +308,27 @@ async def test_a_batch_of_anything_is_one_request_that_is_refused(
     await user.refused(400, "GET", f"{AGENTS}?limit=1000000000")
     for path in ("/api/v1/tasks", "/api/v1/auth/login"):
         await user.refused(400, "POST", path, json=[{"name": "a"}] * 101)
+
+
+async def test_a_batch_costs_what_its_tasks_would_cost(node: RunningNode, address: str) -> None:
+    """All of it or nothing is charged; one that never fits is told so; a replay costs one."""
+    user = await somebody(node, Role.USER, address)
+    batch = "/api/v1/tasks/batch"
+
+    def tasks(count: int) -> dict[str, Any]:
+        return {"tasks": [{"name": "x", "required_capabilities": ["nobody"]}] * count}
+
+    with limits(node, task_submit=10, address=FAR):
+        keyed = {"Idempotency-Key": "batch"}
+        answer = await user.post(batch, json=tasks(6), headers=keyed)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["RateLimit"].startswith('"task-submit";r=4;')
+        assert '"address";' in answer.headers["RateLimit"]
+        again = await user.post(batch, json=tasks(6), headers=keyed)
+        assert again.headers["RateLimit"].startswith('"task-submit";r=3;')
+        problem = await user.refused(422, "POST", batch, json=tasks(11))
+        assert problem["code"] == "more-than-limit"
+        problem = await user.refused(429, "POST", batch, json=tasks(3))
+        assert problem["violated"] == ["task-submit"]
+        assert (await user.post(batch, json=tasks(1))).status_code == 200
+        assert len(await user.ok("GET", "/api/v1/tasks?name=x&limit=50")) == 7

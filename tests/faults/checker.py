@@ -130,6 +130,8 @@ def _check_moves(task_id: str, events: Sequence[Json]) -> Iterator[Violation]:
     statuses = [TaskStatus(event["data"]["status"]) for event in events]
     for before, after, event in zip(statuses, statuses[1:], events[1:], strict=False):
         stays = after is before and before not in ENDED and event["type"] in STAYING
+        # What comes late is kept beside a task that has ended, too.
+        stays = stays or (after is before and event["type"] == "task.late_result")
         if not stays and after not in LEGAL_MOVES[before]:
             yield Violation("illegal-move", event["id"], f"{before} to {after} ({event['type']})")
 
@@ -217,7 +219,8 @@ def _check_grant(grant: Grant, leases: Mapping[str, Sequence[_Lease]]) -> Iterat
         yield Violation("lost-grant", grant.task_id, detail)
     for event in lease.events:
         actor = event.get("actor", "")
-        if actor.startswith("agt_") and actor != lease.agent_id:
+        is_late = event["type"] == "task.late_result"
+        if actor.startswith("agt_") and actor != lease.agent_id and not is_late:
             detail = f"{actor} wrote it under the lease of {lease.agent_id}"
             yield Violation("foreign-write", event["id"], detail)
 

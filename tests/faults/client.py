@@ -1,13 +1,15 @@
 """A small REST client of the tests' own: bugs of the product's client can't hide the server's.
 
-It finds the server anew after each failure, for a restarted one listens on another port.
+It goes to one node after the other, and finds them anew after each failure: a restarted one listens
+on another port.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,8 @@ from server.data_directory import DataDirectory
 
 TIMEOUT_SECONDS = 4.0
 LOOK_AGAIN_SECONDS = 0.02
+FIND_SECONDS = 0.5
+"""How long nodes that were found are believed to be all of them."""
 PAGE = 200
 UNKNOWN_STATUSES = frozenset({502, 503, 504})
 
@@ -39,10 +43,13 @@ class Answer:
 class Client:
     """One principal's requests. `ask` gives None when the outcome is unknown."""
 
-    def __init__(self, http: httpx.AsyncClient, data: DataDirectory, answers: Counter[str]) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, nodes: Sequence[DataDirectory], answers: Counter[str]
+    ) -> None:
         self._http = http
-        self._data = data
-        self._url: str | None = None
+        self._nodes = nodes
+        self._urls: list[str] = []
+        self._found_at = 0.0
         self.answers = answers
 
     async def ask(
@@ -66,7 +73,9 @@ class Client:
             )
         except httpx.TransportError as error:
             self.answers[type(error).__name__] += 1
-            self._url = None
+            self._found_at = 0.0
+            if url in self._urls:
+                self._urls.remove(url)
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             return None
         self.answers[str(response.status_code)] += 1
@@ -97,26 +106,29 @@ class Client:
 
     def operator_key(self) -> str:
         """The administrator's key on this machine."""
-        key = self._data.find_operator_key()
+        key = next(filter(None, (node.find_operator_key() for node in self._nodes)), None)
         assert key is not None, "the server has not made its operator key"
         return key
 
     async def _find(self) -> str:
-        while self._url is None:
-            found = self._data.find_running_server()
-            if found is None:
+        while not self._urls or time.monotonic() - self._found_at > FIND_SECONDS:
+            found = [node.find_running_server() for node in self._nodes]
+            self._urls = [server.url for server in found if server is not None]
+            self._found_at = time.monotonic()
+            if not self._urls:
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            else:
-                self._url = found.url
-        return self._url
+        self._urls.append(self._urls.pop(0))
+        return self._urls[-1]
 
 
 @asynccontextmanager
-async def open_client(data: DataDirectory, answers: Counter[str]) -> AsyncIterator[Client]:
-    """A client with connections of its own; it knows no proxy."""
+async def open_client(
+    nodes: Sequence[DataDirectory], answers: Counter[str]
+) -> AsyncIterator[Client]:
+    """A client of these nodes with connections of its own; it knows no proxy."""
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
     async with httpx.AsyncClient(trust_env=False, limits=limits) as http:
-        yield Client(http, data, answers)
+        yield Client(http, nodes, answers)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 10) -> None:

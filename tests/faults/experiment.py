@@ -9,9 +9,10 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from server.data_directory import DataDirectory
 from tests.faults.checker import Violation, check
@@ -75,8 +76,35 @@ class Verdict:
         return [f"history of {subject}:", *told, *(f"  {report}" for report in reports)]
 
 
+class System(Protocol):
+    """What is under load: one server, or several nodes with their stores."""
+
+    @property
+    def nodes(self) -> Sequence[DataDirectory]:
+        """The data directories of the servers, which say where they listen."""
+
+    def start(self) -> object:
+        """Start all of it; return when it listens."""
+
+
+class Alone:
+    """One server with its own stores."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+
+    @property
+    def nodes(self) -> Sequence[DataDirectory]:
+        """Its directory."""
+        return [DataDirectory(self._server.data.path)]
+
+    def start(self) -> str:
+        """Start it."""
+        return self._server.start()
+
+
 def run(
-    server: ServerProcess,
+    server: ServerProcess | System,
     faults: Callable[[random.Random], list[float]],
     *,
     seed: int,
@@ -87,11 +115,15 @@ def run(
     `faults` gives the seconds that each restart took.
     """
     began = time.monotonic()
-    server.start()
-    load = Load(DataDirectory(server.data.path), seed, shape)
+    system: System = Alone(server) if isinstance(server, ServerProcess) else server
+    system.start()
+    load = Load(system.nodes, seed, shape)
     load.start()
+    chance = random.Random(seed)
     try:
-        restarts = faults(random.Random(seed))
+        restarts = faults(chance)
+        while not load.has_enough:
+            restarts += faults(chance)
     finally:
         found = load.finish()
     violations = check(load.history, found)

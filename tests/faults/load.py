@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,15 +29,21 @@ from tests.faults.history import (
 
 POLICIES = ("fail", "skip-me", "run")
 UNENDED = ("scheduled", "blocked", "queued", "running")
+WIDTHS = {"diamond": 2, "fan": 6}
 POLL_SECONDS = 0.1
 SETTLED_SECONDS = 2.0
+KILLED = 0.02
+"""How many leases end with their agent's process: it says nothing of them any more."""
 TASKS = "/api/v1/tasks"
 EVENTS = "/api/v1/events"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much load there is; `pause_seconds` is the longest time between two submissions."""
+    """How much load there is; `pause_seconds` is the longest time between two submissions.
+
+    With `tasks` the submitters end when there are so many of them.
+    """
 
     submitters: int = 4
     agents: int = 4
@@ -45,15 +51,18 @@ class Shape:
     pause_seconds: float = 0.1
     lease_seconds: float = 2.0
     drain_seconds: float = 60.0
+    tasks: int | None = None
 
 
 class Load:
     """Runs from `start` to `finish`; `history` is complete after that."""
 
-    def __init__(self, data: DataDirectory, seed: int, shape: Shape | None = None) -> None:
+    def __init__(
+        self, nodes: Sequence[DataDirectory], seed: int, shape: Shape | None = None
+    ) -> None:
         self.history = History()
         self.found: Found | None = None
-        self._data = data
+        self._nodes = nodes
         self._seed = seed
         self._shape = shape or Shape()
         self._names = 0
@@ -68,6 +77,12 @@ class Load:
         assert self._working.wait(seconds), "the agents were not registered in time"
         if self._error is not None:
             raise self._error
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether as many tasks were submitted as the shape asks for; always without a number."""
+        wanted = self._shape.tasks
+        return wanted is None or len(self.history.submissions) >= wanted or self._error is not None
 
     def finish(self) -> Found:
         """Submit no more, let every task end, and give what the server has then."""
@@ -87,7 +102,7 @@ class Load:
             self._working.set()
 
     async def _work(self) -> None:
-        async with open_client(self._data, self.history.answers) as client:
+        async with open_client(self._nodes, self.history.answers) as client:
             operator = Operator(client, self.history, client.operator_key())
             agents = [
                 await register(client, self.history, f"agent-{number}", self._shape)
@@ -148,19 +163,22 @@ class Operator:
         self._key = key
 
     async def submit(self, chance: random.Random, prefix: str, pause_seconds: float) -> None:
-        """Single tasks, chains and diamonds, with every policy."""
+        """Single tasks, chains, diamonds and fans, with every policy."""
         number = 0
         while True:
             number += 1
             name = f"{prefix}-{number}"
-            shape = chance.choice(("single", "single", "chain", "diamond"))
+            shape = chance.choice(("single", "single", "chain", "diamond", "fan"))
             first = await self._submit_one(chance, f"{name}a", [])
             if shape == "chain":
                 second = await self._submit_one(chance, f"{name}b", [first])
                 await self._submit_one(chance, f"{name}c", [second])
-            elif shape == "diamond":
-                sides = [await self._submit_one(chance, f"{name}{s}", [first]) for s in "bc"]
-                await self._submit_one(chance, f"{name}d", sides)
+            elif shape in WIDTHS:
+                sides = [
+                    await self._submit_one(chance, f"{name}b{side}", [first])
+                    for side in range(WIDTHS[shape])
+                ]
+                await self._submit_one(chance, f"{name}c", sides)
             await asyncio.sleep(chance.uniform(0, pause_seconds))
 
     async def _submit_one(
@@ -342,6 +360,8 @@ class Agent:
             if await self.report(grant, verb) is Outcome.REFUSED:
                 return
         await self._renew_for(grant, chance)
+        if chance.random() < KILLED:
+            return
         if chance.random() < 0.04:
             # Stopped for longer than its lease: what it says then is late.
             await asyncio.sleep(self._lease_seconds * chance.uniform(1.0, 2.5))

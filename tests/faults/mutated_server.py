@@ -16,12 +16,13 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Actor, Change
 from hive.duty_ports import Recorded
 from hive.leases import NewLease
 from hive.tasks import Task
 from server import cli
+from server.identifiers import TypeIdentifiers
 from server.recorder import DUTY, Recorder
 from storage.mongo.changes import update_pipeline
 from storage.mongo.resources import Resources
@@ -42,12 +43,14 @@ def event_apart() -> None:
         *,
         upsert: bool = False,
         sort: Sequence[tuple[str, int]] | None = None,
+        hint: str | None = None,
     ) -> Any:
+        change = await self.prepared(change)
         state = update_pipeline(change, actor, identifier=self._identifier, summary=self._summary)[
             :1
         ]
         document = await self.collection.find_one_and_update(
-            query, state, upsert=upsert, sort=sort, return_document=ReturnDocument.AFTER
+            query, state, upsert=upsert, sort=sort, hint=hint, return_document=ReturnDocument.AFTER
         )
         if document is None:
             return None
@@ -165,6 +168,19 @@ def claim_in_two_steps() -> None:
     MongoTasks.claim = claim  # type: ignore[method-assign]
 
 
+def insert_twice() -> None:
+    """One submission in ten is written again under another identifier, as a careless retry does."""
+    insert = MongoTasks.insert
+
+    async def insert_again(self: MongoTasks, task_id: str, change: Change, actor: Actor) -> Task:
+        made = await insert(self, task_id, change, actor)
+        if random.random() < 0.1:
+            await insert(self, TypeIdentifiers().new("tsk"), change, actor)
+        return made
+
+    MongoTasks.insert = insert_again  # type: ignore[method-assign]
+
+
 MUTATIONS: Mapping[str, Callable[[], None]] = {
     "event-apart": event_apart,
     "fence-stays": fence_stays,
@@ -172,6 +188,7 @@ MUTATIONS: Mapping[str, Callable[[], None]] = {
     "checkpoint-first": checkpoint_first,
     "receipt-first": receipt_first,
     "claim-in-two-steps": claim_in_two_steps,
+    "insert-twice": insert_twice,
 }
 
 if __name__ == "__main__":

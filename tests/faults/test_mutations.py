@@ -22,6 +22,7 @@ SEEN_AS = {
     "checkpoint-first": {"version-hole", "no-event"},
     "receipt-first": {"lost-task"},
     "claim-in-two-steps": {"illegal-move"},
+    "insert-twice": {"unexpected-task"},
 }
 
 

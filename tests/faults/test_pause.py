@@ -54,7 +54,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     )
     server.start()
     try:
-        async with open_client(server.data, History().answers) as client:
+        async with open_client([server.data], History().answers) as client:
             yield client
     finally:
         server.kill()

@@ -26,9 +26,28 @@ AGENT_OPERATIONS = (
     "control_agent",
     "heartbeat_agent",
     "claim_leases",
+    "send_message",
     "unregister_agent",
 )
-TASK_OPERATIONS = ("get_task", "get_task_logs", "get_task_status", "cancel_task")
+TASK_OPERATIONS = (
+    "get_task_graph",
+    "cancel_subtree",
+    "get_task",
+    "get_task_logs",
+    "get_task_status",
+    "get_task_diagnosis",
+    "update_task",
+    "cancel_task",
+)
+SCHEDULE_OPERATIONS = (
+    "get_schedule",
+    "update_schedule",
+    "pause_schedule",
+    "resume_schedule",
+    "run_schedule",
+    "get_schedule_times",
+    "delete_schedule",
+)
 USER_OPERATIONS = (
     "get_user",
     "update_user",
@@ -42,6 +61,8 @@ SIGNING_KEY_OPERATIONS = ("get_signing_key", "revoke_signing_key")
 LISTS = {
     "list_agents": "agents",
     "list_tasks": "tasks",
+    "list_diagnoses": "hive/diagnosis",
+    "list_schedules": "schedules",
     "list_events": "events",
     "list_users": "users",
     "list_user_sessions": "users/{user_id}/sessions",
@@ -109,6 +130,8 @@ def prepare(admin: Arranging, role: Role) -> Caller:
 
     What belongs to somebody belongs to the caller where its role can own it.
     """
+    # Whoever fuzzed before may have paused it.
+    admin.post("hive/control", action="resume")
     agents = [admin.post("agents", name=f"{role}-{n}", slots=64) for n in (1, 2)]
     if role is Role.AGENT:
         caller, username = Arranging(admin.url, agents[0]["api_key"]), None
@@ -132,7 +155,11 @@ def prepare(admin: Arranging, role: Role) -> Caller:
 def _hive_given(admin: Arranging, owner: Arranging, agents: list[dict[str, Any]]) -> Given:
     one, two = agents
     tasks = [owner.post("tasks", name=f"task {n}")["task_id"] for n in range(QUEUED_TASKS)]
-    leases = admin.post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS))
+    leases = admin.post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS) + 1)
+    failing = leases.pop()
+    error = {"code": "broken", "message": "broken", "retryable": False}
+    body = {"fence": failing["fence"], "error": error}
+    failed = admin.post(f"leases/{failing['lease_id']}/fail", **body)
     given: Given = {
         name: {"path": {"lease_id": lease["lease_id"]}, "body": {"fence": lease["fence"]}}
         for name, lease in zip(LEASE_OPERATIONS, leases, strict=True)
@@ -140,9 +167,27 @@ def _hive_given(admin: Arranging, owner: Arranging, agents: list[dict[str, Any]]
     for name in AGENT_OPERATIONS:
         agent = two if name == "unregister_agent" else one
         given[name] = {"path": {"agent_id": agent["agent_id"]}}
+    for name in SCHEDULE_OPERATIONS:
+        body = {"name": f"{name} {uuid.uuid4().hex}", "task": {"name": "scheduled"}}
+        made = owner.post("schedules", **body, interval_seconds=31_536_000)
+        given[name] = {"path": {"schedule_id": made["schedule_id"]}}
     for name in TASK_OPERATIONS:
         given[name] = {"path": {"task_id": tasks[-1]}}
+    given |= _messages_given(admin, one["agent_id"])
+    given["retry_task"] = {"path": {"task_id": failed["task_id"]}}
     return given
+
+
+def _messages_given(admin: Arranging, agent_id: str) -> Given:
+    """Two messages make a list with a second page."""
+    sent = [admin.post(f"agents/{agent_id}/messages", data=n) for n in (1, 2)]
+    answer = admin.client.get(f"/api/v1/agents/{agent_id}/messages?limit=1")
+    following = answer.links["next"]["url"].partition("cursor=")[2]
+    named = {"agent_id": agent_id, "message_id": sent[0]["message_id"]}
+    return {
+        "list_messages": {"path": {"agent_id": agent_id}, "cursor": following},
+        "acknowledge_message": {"path": named},
+    }
 
 
 def _users_given(admin: Arranging) -> Given:

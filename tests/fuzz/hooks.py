@@ -124,6 +124,7 @@ def before_call(
                 case.path_parameters[name] = "somebody-else"
     _make_keys_unique(case)
     _leave_cursor_to_its_list(case)
+    _wait_shortly(case)
     body = case.body
     if case.operation.definition.raw.get("operationId") == "claim_leases" and isinstance(
         body, dict
@@ -131,6 +132,13 @@ def before_call(
         wait = body.get("wait_seconds")
         if isinstance(wait, int | float) and LONGEST_WAIT_SECONDS < wait <= 30:
             body["wait_seconds"] = LONGEST_WAIT_SECONDS
+
+
+def _wait_shortly(case: schemathesis.Case[Any]) -> None:
+    """As with claims, for what waits by its query."""
+    wait = (case.query or {}).get("wait_seconds")
+    if isinstance(wait, int | float) and LONGEST_WAIT_SECONDS < wait <= 30:
+        case.query["wait_seconds"] = LONGEST_WAIT_SECONDS
 
 
 def _may_end_somebody(case: schemathesis.Case[Any]) -> bool:

@@ -9,14 +9,15 @@ from typing import Protocol
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hive import tasks as machine
+from hive import task_machine as machine
+from hive.attempts import LateReport, TakenBack, keep_late_result
 from hive.changes import Change, Without
 from hive.errors import IllegalTransition, LeaseLost, SlotTaken
 from hive.leases import LeaseProof, NewLease
 from hive.ports import DecideTask
 from hive.raw_json import RawJson
 from hive.task_spec import Backoff, BackoffKind, DependencyPolicy, TaskPriority, TaskSpec
-from hive.tasks import ENDED, LEGAL_MOVES, Task, TaskError, TaskStatus
+from hive.tasks import ENDED, LEGAL_MOVES, RetriesEnded, Task, TaskError, TaskStatus
 from tests.hive.worlds import EPOCH
 
 WAITING = frozenset({TaskStatus.SCHEDULED, TaskStatus.BLOCKED})
@@ -44,7 +45,7 @@ class World(Protocol):
         """As `Queue.claim`, for tasks that need no capability."""
 
     def drop_dependency(self, task_id: str, mark: Without) -> None:
-        """As `Sweeps.drop_dependency`."""
+        """As `Sweeps.drop_ended`, of one task."""
 
     def last_event(self, task_id: str) -> tuple[int, str]:
         """How many events the task has had, and the status that the newest one told."""
@@ -95,6 +96,8 @@ class Lifecycle(RuleBasedStateMachine):
         assert moved <= steps, "a move is a change with an event"
         if moved:
             assert task.status in LEGAL_MOVES[before.status]
+            if before.status is TaskStatus.FAILED:
+                told.ends -= 1
             told.ends += task.status in ENDED
             assert told.ends == (task.status in ENDED)
         if task.fence != before.fence:
@@ -117,6 +120,7 @@ class Lifecycle(RuleBasedStateMachine):
         max_attempts=st.integers(1, 3),
         delay=st.sampled_from([0.0, 9.0]),
         later=st.booleans(),
+        budget=st.sampled_from([None, 0.0, 3600.0]),
     )
     def submit(
         self,
@@ -126,6 +130,7 @@ class Lifecycle(RuleBasedStateMachine):
         max_attempts: int,
         delay: float,
         later: bool,  # noqa: FBT001 - Hypothesis passes by name
+        budget: float | None,
     ) -> None:
         """A new task, which may wait on earlier ones or on its time."""
         chosen = [self._any(pick).task for pick in picks] if self.told else []
@@ -136,6 +141,7 @@ class Lifecycle(RuleBasedStateMachine):
             dependencies=tuple(known),
             on_dependency_failure=policy,
             max_attempts=max_attempts,
+            retry_seconds=budget,
             backoff=Backoff(BackoffKind.FIXED, delay, jitter=0.0),
             non_retryable=("fatal",),
             run_at=EPOCH if later else None,
@@ -204,6 +210,9 @@ class Lifecycle(RuleBasedStateMachine):
         proof, attempt = told.proofs[-1], told.task.attempt
         self._decide(told, lambda task: machine.fail(task, proof, TaskError(code, "x"), 0.0))
         final = code == "fatal" or attempt >= told.task.spec.max_attempts
+        if told.task.retries_ended is RetriesEnded.BUDGET_USED:
+            assert told.task.spec.retry_seconds is not None
+            final = True
         assert told.task.has_ended == (final or told.task.cancel_requested)
 
     @precondition(lambda self: self._running(0))
@@ -244,6 +253,31 @@ class Lifecycle(RuleBasedStateMachine):
 
     @precondition(lambda self: self.told)
     @rule(pick=PICK)
+    def retry(self, pick: int) -> None:
+        """Somebody retries a task by hand, in whatever state it is."""
+        told = self._any(pick)
+        failed = told.task.status is TaskStatus.FAILED
+        self._decide(told, machine.retry)
+        if failed:
+            assert told.task.status is TaskStatus.QUEUED
+            assert told.task.spec.max_attempts > told.task.attempt
+
+    @precondition(lambda self: any(told.proofs for told in self.told.values()))
+    @rule(pick=PICK)
+    def keep_late_result(self, pick: int) -> None:
+        """What comes late is kept, the newest fence of it, and moves nothing."""
+        leased = [told for told in self.told.values() if told.proofs]
+        told = leased[pick % len(leased)]
+        before, fence = told.task, told.proofs[pick % len(told.proofs)].fence
+        lease, report = TakenBack("agt_1", fence, 1), LateReport(TaskStatus.COMPLETED)
+        self._decide(told, lambda task: keep_late_result(task, lease, report))
+        late = told.task.late_result
+        assert late is not None
+        assert late.fence == max(fence, before.late_result.fence if before.late_result else 0)
+        assert told.task.status is before.status
+
+    @precondition(lambda self: self.told)
+    @rule(pick=PICK)
     def cancel(self, pick: int) -> None:
         """Somebody cancels a task, in whatever state it is."""
         self._decide(self._any(pick), machine.cancel)
@@ -251,7 +285,9 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: self.told)
     @rule(
         pick=PICK,
-        sweep=st.sampled_from(["revoke", "promote", "unblock", "queue", "execution", "total"]),
+        sweep=st.sampled_from(
+            ["revoke", "promote", "unblock", "queue", "execution", "total", "retry"]
+        ),
     )
     def sweep(self, pick: int, sweep: str) -> None:
         """The reaper looks at a task for one of its reasons, which may be out of date."""

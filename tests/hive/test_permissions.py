@@ -18,12 +18,13 @@ READ = {"agents:read", "tasks:read", "hive:read", "events:read", "account:read"}
 OWN = {"account:write", "api-keys:read", "api-keys:write"}
 OWN |= {"signing-keys:read", "signing-keys:write"}
 ADMINISTER = {"agents:write", "users:read", "users:write"}
-ADMINISTER |= {"audit:read", "system:read", "system:write"}
+ADMINISTER |= {"audit:read", "system:read", "system:write", "hive:write"}
+WRITE = {"tasks:write", "agents:control", "messages:write"}
 EXPECTED = {
-    Role.ADMIN: READ | OWN | ADMINISTER | {"tasks:write", "agents:control", "agents:work"},
-    Role.USER: READ | OWN | {"tasks:write", "agents:control"},
+    Role.ADMIN: READ | OWN | ADMINISTER | WRITE | {"agents:work"},
+    Role.USER: READ | OWN | WRITE,
     Role.VIEWER: READ | OWN,
-    Role.AGENT: READ | {"tasks:write", "agents:work"},
+    Role.AGENT: READ | {"tasks:write", "messages:write", "agents:work"},
 }
 
 

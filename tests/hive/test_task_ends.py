@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import ABSENT
 from hive.leases import LeaseProof, NewLease, TaskLease
 from hive.task_spec import TaskSpec

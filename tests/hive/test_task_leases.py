@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
+from hive.attempts import HEARTBEAT
 from hive.changes import ABSENT, NOW, After, Append, Change, Plus
 from hive.errors import LeaseLost
 from hive.leases import LeaseProof, NewLease
@@ -54,7 +55,7 @@ def test_start_counts_the_fence_and_the_attempt_in_one_change() -> None:
         "agent_id": "agt_1",
         "slot": 2,
         "fence": Plus("fence"),
-        "expires_at": After(30.0),
+        "expires_at": After(30.0, at_most=HEARTBEAT),
         "key": "gpu",
         "key_slot": 1,
     }
@@ -77,7 +78,7 @@ def test_progress_renews_the_lease_and_keeps_what_it_is() -> None:
         "agent_id": "agt_1",
         "slot": 1,
         "fence": 3,
-        "expires_at": After(12.0),
+        "expires_at": After(12.0, at_most=HEARTBEAT),
     }
 
 

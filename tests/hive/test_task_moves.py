@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import Change, Without
 from hive.errors import IllegalTransition, LeaseLost
 from hive.raw_json import RawJson

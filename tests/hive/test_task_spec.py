@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.changes import NOW, After
 from hive.errors import Invalid
 from hive.task_spec import (

@@ -11,8 +11,9 @@ from hive.changes import ABSENT, Actor, After, Append, Change, Plus, Without
 from hive.errors import SlotTaken, TaskNotFound
 from hive.leases import LeaseProof, NewLease, TaskLease
 from hive.ports import DecideTask
+from hive.task_machine import start
 from hive.task_spec import TaskSpec
-from hive.tasks import Task, TaskStatus, start
+from hive.tasks import Task, TaskStatus
 from storage.mongo.changes import plain
 from storage.mongo.task_documents import read_task
 
@@ -36,11 +37,16 @@ def task_of(status: TaskStatus, spec: TaskSpec = SPEC, **fields: Any) -> Task:
 
 def applied(document: Mapping[str, Any], change: Change, now: datetime) -> dict[str, Any]:
     """The document after the change: what the marks of `hive.changes` mean, in ten lines."""
+    deadline = change.deadline
+    if deadline is not None and deadline.name in document:
+        over = now + timedelta(seconds=deadline.seconds) > document[deadline.name]
+        change = deadline.otherwise if over else change
 
     def value(mark: Any) -> Any:
         match mark:
-            case After(seconds):
-                return now + timedelta(seconds=seconds)
+            case After(seconds, at_most):
+                fewer = _at(document, at_most)
+                return now + timedelta(seconds=seconds if fewer is None else min(seconds, fewer))
             case Plus(name, amount):
                 return document.get(name, 0) + amount
             case Append(name, item, keep):
@@ -56,6 +62,13 @@ def applied(document: Mapping[str, Any], change: Change, now: datetime) -> dict[
     removed = {name for name, mark in change.fields.items() if mark is ABSENT}
     kept = {name: old for name, old in document.items() if name not in removed}
     return {**kept, **changed, "version": document.get("version", 0) + 1, "updated_at": now}
+
+
+def _at(document: Mapping[str, Any], path: str | None) -> Any:
+    if path is None:
+        return None
+    noun, _, name = path.partition(".")
+    return document.get(noun, {}).get(name)
 
 
 class MemoryWorld:
@@ -103,7 +116,7 @@ class MemoryWorld:
         return self._save(head["_id"], head, start(lease))
 
     def drop_dependency(self, task_id: str, mark: Without) -> None:
-        """As `Sweeps.drop_dependency`."""
+        """As `Sweeps.drop_ended`, of one task."""
         row = self.documents[task_id]
         row[mark.name] = [item for item in row[mark.name] if item != mark.value]
 

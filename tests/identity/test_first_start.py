@@ -12,9 +12,21 @@ from server.first_start import FirstStart, ensure_bootstrap
 from tests.identity.node import Node
 
 
-async def _ensure(node: Node, **given: str | None) -> FirstStart:
+async def _ensure(
+    node: Node,
+    *,
+    admin_password: str | None = None,
+    operator_key: str | None = None,
+    node_id: str = "nod_1",
+) -> FirstStart:
     return await ensure_bootstrap(
-        node.store, node.passwords, node.api_keys, node.authenticator, **given
+        node.store,
+        node.passwords,
+        node.api_keys,
+        node.authenticator,
+        admin_password=admin_password,
+        operator_key=operator_key,
+        node_id=node_id,
     )
 
 
@@ -56,6 +68,16 @@ async def test_lost_operator_key_is_replaced(node: Node) -> None:
     assert third.operator_key is not None
     fourth = await _ensure(node, operator_key=third.operator_key)
     assert fourth == FirstStart()
+
+
+async def test_each_node_has_an_operator_key_of_its_own(node: Node) -> None:
+    """A node that is added takes nothing from the command lines of the others."""
+    first = await _ensure(node)
+    second = await _ensure(node, node_id="nod_2")
+    assert second.operator_key not in {None, first.operator_key}
+    for made, node_id in ((first, "nod_1"), (second, "nod_2")):
+        again = await _ensure(node, operator_key=made.operator_key, node_id=node_id)
+        assert again == FirstStart()
 
 
 async def test_without_an_admin_no_operator_key_is_made(node: Node) -> None:

@@ -316,18 +316,6 @@ async def test_an_unregistered_agent_is_told_to_stop(node: RealtimeNode) -> None
         assert await socket.close_code() == 4101
 
 
-async def test_a_message_is_passed_on(node: RealtimeNode) -> None:
-    """And nobody is deceived when there is no link."""
-    assert not node.links.send_message("agt_1", "usr_1", {})
-    async with ready(node) as (socket, _):
-        assert node.links.send_message("agt_1", "usr_1", {"text": "hi"})
-        assert await socket.receive() == {
-            "type": "message",
-            "from": "usr_1",
-            "data": {"text": "hi"},
-        }
-
-
 async def test_reports_before_hello_are_refused(node: RealtimeNode) -> None:
     """An agent introduces itself first."""
     async with node.link() as socket:

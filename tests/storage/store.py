@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hive import agents as agent_machine
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import Agent, AgentSpec
 from hive.changes import Actor
 from hive.leases import LeaseProof, NewLease
@@ -70,10 +70,11 @@ class Store:
         capabilities: tuple[tuple[str, ...], ...] = ((),),
         seconds: float = 30.0,
         concurrency: tuple[str, int] | None = None,
+        labels: tuple[str, ...] = (),
     ) -> Task | None:
         """Claim one task as the dispatcher does. Raises SlotTaken."""
         key, key_slot = concurrency or (None, None)
-        lease = NewLease(self.new("lse"), agent_id, slot, seconds, key, key_slot)
+        lease = NewLease(self.new("lse"), agent_id, slot, seconds, key, key_slot, labels)
         keys = [capability_key(each) for each in capabilities]
         return await self.tasks.claim(lease, keys, machine.start(lease), Actor(agent_id))
 
@@ -100,7 +101,7 @@ class Store:
 
     async def clear(self) -> None:
         """Leave indexes and nothing else."""
-        for name in ("tasks", "agents", "task_logs", "notices", "events", "leaders"):
+        for name in ("tasks", "agents", "task_logs", "notices", "events", "leaders", "fairness"):
             await self.database[name].delete_many({})
 
     async def document(self, task_id: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import AgentAction, AgentSpec, control, unregister, update
 from hive.changes import ABSENT, NOW, Actor, After, Append, Change, Plus, Without
 from hive.errors import AgentNotFound, Conflict, NameTaken, TaskNotFound

@@ -11,6 +11,7 @@ import pytest
 from hive.errors import SlotTaken
 from hive.task_spec import Concurrency, TaskPriority, TaskSpec, can_run
 from hive.tasks import Task
+from storage.mongo.tasks import FIRST, LANES, in_queue
 from tests.storage.store import Store
 
 
@@ -143,19 +144,16 @@ async def test_the_claim_reads_the_head_of_the_queue_from_its_index(
         {
             "explain": {
                 "findAndModify": "tasks",
-                "query": {
-                    "status": "queued",
-                    "capability_key": {"$in": keys},
-                    "concurrency": {"$exists": False},
-                },
-                "sort": {"rank": -1, "_id": 1},
+                "query": {**in_queue(keys, "agt_1", ()), "lane": ""},
+                "sort": dict(FIRST),
+                "hint": LANES,
                 "update": [{"$set": {"status": "running"}}],
             },
             "verbosity": "executionStats",
         }
     )
     stages = str(plan["queryPlanner"]["winningPlan"])
-    assert "'indexName': 'queue'" in stages
+    assert "'indexName': 'queue_lanes'" in stages
     assert "COLLSCAN" not in stages
     assert "'stage': 'SORT'" not in stages
     assert plan["executionStats"]["totalDocsExamined"] <= len(keys)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pymongo import monitoring
 
 from hive import agents as agent_machine
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import AgentSpec
 from hive.errors import HiveError, LeaseNotFound
 from hive.events import Audience
 from hive.leases import LeaseProof
 from hive.ports import AgentFilter, EventFilter, TaskFilter
-from hive.task_spec import Concurrency, TaskSpec
+from hive.task_spec import (
+    AgentLabels,
+    Concurrency,
+    ConcurrencyStrategy,
+    DependencyPolicy,
+    Fairness,
+    Sticky,
+    TaskSpec,
+)
 from hive.tasks import TaskError
 from tests.storage.store import ME, Store, open_store, proof_of
 
@@ -24,6 +33,7 @@ ALLOWED = {
     *("$concat", "$toString", "$add", "$subtract", "$multiply", "$ifNull", "$slice"),
     *("$concatArrays", "$filter", "$expr", "$and", "$or", "$eq", "$ne", "$gt", "$gte", "$lt"),
     *("$lte", "$in", "$nin", "$nor", "$exists", "$elemMatch", "$match", "$group", "$sum", "$max"),
+    *("$pullAll", "$toLong", "$toDate", "$min", "$not", "$setIsSubset"),
 }
 HOSTILE = {"$where": "sleep(2000)||1", "$ne": None, "a.$[]": {"$regex": ".*"}}
 
@@ -102,9 +112,17 @@ async def _everything(store: Store, value: str) -> None:
         required_capabilities=(value,),
         non_retryable=(value,),
         concurrency=concurrency,
+        fairness=Fairness(value),
+        agent_labels=AgentLabels(preferred=labels, head_start_seconds=0),
+        sticky=Sticky(value, 0),
     )
+    for strategy in ConcurrencyStrategy:
+        cancelling = Concurrency(value, 1, strategy)
+        await store.submit(replace(spec, concurrency=cancelling, required_capabilities=()))
     await store.submit(spec)
-    task = await store.claim(value, capabilities=((value,),), concurrency=(value, 1))
+    task = await store.claim(
+        value, capabilities=((value,),), concurrency=(value, 1), labels=(value,)
+    )
     assert task is not None
     proof = proof_of(task)
     await tasks.keyed_head([value], without=[value])
@@ -123,7 +141,8 @@ async def _everything(store: Store, value: str) -> None:
     await tasks.statuses([value])
     await tasks.held_by(value)
     await tasks.count_by_status()
-    await store.sweeps.dependents_of(value, limit=5)
+    await store.sweeps.drop_ended([value], list(DependencyPolicy), limit=5)
+    await store.sweeps.to_end([value], [DependencyPolicy.FAIL], limit=5)
     await store.sweeps.timed_out(limit=5)
     await store.events.read(EventFilter(value, value, Audience(value)), after=0, limit=5)
     agent = AgentSpec(value, value, (value,), 1, labels)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.errors import LeaseLost, LeaseNotFound
 from hive.leases import LeaseProof
 from hive.task_spec import Concurrency

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.agents import AgentSpec, AgentStatus, register, unregister
 from hive.ports import AgentFilter, TaskFilter
 from hive.raw_json import RawJson

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from hive import tasks as machine
-from hive.changes import Without
-from hive.task_spec import Timeouts
+from hive import task_machine as machine
+from hive.task_spec import DependencyPolicy, Timeouts
 from hive.tasks import TaskStatus
 from tests.storage.store import ME, Store
 
@@ -117,16 +116,18 @@ async def test_dropping_the_last_dependency_leaves_a_task_to_unblock(store: Stor
     """No event and no version; dropping it again says that it was not there."""
     task = await store.submit(None, "tsk_a", "tsk_b")
     other = await store.submit(None, "tsk_a")
-    found = await store.sweeps.dependents_of("tsk_a", limit=10)
+    ended, policies = ["tsk_a"], list(DependencyPolicy)
+    found = await store.sweeps.to_end(ended, policies, limit=10)
     assert [each.task_id for each in found] == [task.task_id, other.task_id]
     assert await store.sweeps.unblocked(limit=10) == []
-    left = await store.sweeps.drop_dependency(task.task_id, Without("waiting_on", "tsk_a"))
-    assert left is not None
+    dropped = await store.sweeps.drop_ended(ended, policies, limit=10)
+    assert dropped == [task.task_id, other.task_id]
+    left = await store.tasks.get(task.task_id)
     assert (left.waiting_on, left.version) == (("tsk_b",), 1)
-    again = await store.sweeps.drop_dependency(task.task_id, Without("waiting_on", "tsk_a"))
-    assert again is None
-    await store.sweeps.drop_dependency(task.task_id, Without("waiting_on", "tsk_b"))
-    assert await store.sweeps.unblocked(limit=10) == [task.task_id]
+    assert await store.sweeps.drop_ended(ended, policies, limit=10) == []
+    assert await store.sweeps.drop_ended(["tsk_b"], [DependencyPolicy.RUN], limit=10) == []
+    await store.sweeps.drop_ended(["tsk_b"], policies, limit=10)
+    assert await store.sweeps.unblocked(limit=10) == [task.task_id, other.task_id]
 
 
 async def test_silent_agents_are_those_not_heard_of(store: Store) -> None:

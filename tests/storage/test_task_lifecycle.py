@@ -15,7 +15,8 @@ from pymongo import MongoClient
 from hive.changes import Actor, Change, Without
 from hive.leases import NewLease
 from hive.ports import DecideTask
-from hive.tasks import Task, start
+from hive.task_machine import start
+from hive.tasks import Task
 from tests.hive.lifecycle import Lifecycle
 from tests.hive.worlds import DUTY
 from tests.storage.store import open_store
@@ -66,8 +67,14 @@ class MongoWorld:
         return self._wait(lambda: self._store.tasks.claim(lease, [""], start(lease), actor))
 
     def drop_dependency(self, task_id: str, mark: Without) -> None:
-        """As `Sweeps.drop_dependency`."""
-        self._wait(lambda: self._store.sweeps.drop_dependency(task_id, mark))
+        """As `Sweeps.drop_ended`, of one task."""
+        self._wait(lambda: self._drop(task_id, mark))
+
+    async def _drop(self, task_id: str, mark: Without) -> None:
+        found = await self._store.tasks.get(task_id)
+        await self._store.sweeps.drop_ended(
+            [mark.value], [found.spec.on_dependency_failure], limit=100
+        )
 
     def last_event(self, task_id: str) -> tuple[int, str]:
         """The version of the one event that the document carries, and the status that it told."""

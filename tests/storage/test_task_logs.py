@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from hive import tasks as machine
+from hive import task_machine as machine
 from hive.errors import LeaseLost
 from hive.leases import LeaseProof
 from tests.storage.store import ME, Store

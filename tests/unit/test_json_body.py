@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from hive.raw_json import RawJson
-from server.json_body import MAX_STRUCTURE, MalformedJson, cut_raw_members, decode_json
+from server.json_body import (
+    MAX_STRUCTURE,
+    MalformedJson,
+    cut_raw_members,
+    cut_raw_paths,
+    decode_json,
+)
 
 MEBIBYTE = 1024 * 1024
 
@@ -223,4 +229,14 @@ def test_raw_members_are_the_bytes_that_came() -> None:
     assert value == {
         "name": "n",
         "parameters": RawJson(b'{ "$x" :1e5, "a.b":9.0,"\\u0000":"\\u0041" }'),
+    }
+
+
+def test_raw_values_further_inside_are_the_bytes_that_came() -> None:
+    """Of a member of a member, and of the members of the items of an array; the rest is decoded."""
+    encoded = b'{"task": {"name":"a","parameters": [1.0 ]}, "tasks":[{"parameters": 1e2},{"n":1}]}'
+    paths = {("task", "parameters"), ("tasks", "*", "parameters")}
+    assert cut_raw_paths(encoded, decode_json(encoded), paths) == {
+        "task": {"name": "a", "parameters": RawJson(b"[1.0 ]")},
+        "tasks": [{"parameters": RawJson(b"1e2")}, {"n": 1}],
     }

@@ -25,9 +25,13 @@ from agentzero_client.errors import (
 )
 from agentzero_client.events import Event, EventFilter, Gap
 from agentzero_client.models import (
+    AgentLabels,
     Backoff,
     Concurrency,
+    Deduplication,
+    Fairness,
     Lease,
+    Sticky,
     Task,
     TaskReceipt,
     TaskSummary,
@@ -44,11 +48,13 @@ from agentzero_client.runtime.failures import (
 )
 from agentzero_client.signing import Signer
 from agentzero_client.sync_client import Client
+from agentzero_client.task_graphs import BatchReceipt, SubtreeCancelled, TaskGraph
 from agentzero_client.watch import AsyncWatch
 
 __all__ = [
     "Agent",
     "AgentIdentityError",
+    "AgentLabels",
     "AgentStoppedError",
     "AgentZeroError",
     "AsyncClient",
@@ -56,13 +62,16 @@ __all__ = [
     "AuthenticationError",
     "Backoff",
     "BadRequestError",
+    "BatchReceipt",
     "Client",
     "Concurrency",
     "ConflictError",
     "ConnectionFailedError",
+    "Deduplication",
     "Ending",
     "Event",
     "EventFilter",
+    "Fairness",
     "Gap",
     "GoneError",
     "Lease",
@@ -76,10 +85,13 @@ __all__ = [
     "RunningTask",
     "SecretLostError",
     "Signer",
+    "Sticky",
+    "SubtreeCancelled",
     "Task",
     "TaskCancelledError",
     "TaskContext",
     "TaskError",
+    "TaskGraph",
     "TaskReceipt",
     "TaskSummary",
     "Timeouts",

@@ -19,6 +19,8 @@ from agentzero_client.resources.auth import AsyncAuth
 from agentzero_client.resources.event_log import AsyncEvents
 from agentzero_client.resources.hive import AsyncHive
 from agentzero_client.resources.leases import AsyncLeases
+from agentzero_client.resources.messages import AsyncMessages
+from agentzero_client.resources.schedules import AsyncSchedules
 from agentzero_client.resources.sessions import AsyncSessions
 from agentzero_client.resources.tasks import AsyncTasks
 from agentzero_client.resources.users import AsyncUsers
@@ -73,7 +75,9 @@ class AsyncClient:
         self.agents = AsyncAgents(self._http)
         self.leases = AsyncLeases(self._http)
         self.tasks = AsyncTasks(self._http, self._ends)
+        self.schedules = AsyncSchedules(self._http)
         self.hive = AsyncHive(self._http)
+        self.messages = AsyncMessages(self._http)
         self.events = AsyncEvents(self._http)
 
     @property

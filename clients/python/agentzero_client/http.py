@@ -39,7 +39,7 @@ class Answer:
     headers: Mapping[str, str]
 
 
-Query = Mapping[str, str | int | Sequence[str]]
+Query = Mapping[str, str | float | Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)

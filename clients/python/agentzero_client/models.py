@@ -15,6 +15,7 @@ TaskStatus = Literal[
 ]
 TaskPriority = Literal["low", "medium", "high", "critical"]
 DependencyPolicy = Literal["fail", "skip-me", "run"]
+RetriesEnded = Literal["attempts-used", "not-retryable", "budget-used", "timed-out"]
 AgentStatus = Literal["idle", "busy", "paused", "draining", "offline"]
 DesiredState = Literal["active", "paused", "draining"]
 AgentAction = Literal["pause", "resume", "restart", "drain", "stop"]
@@ -144,11 +145,12 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Limits in seconds: until started, of one attempt, from submission to the end."""
+    """Limits in seconds: until started, of one attempt, from submission to the end, of silence."""
 
     queue_seconds: float | None = None
     execution_seconds: float | None = None
     total_seconds: float | None = None
+    heartbeat_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,15 +159,50 @@ class Concurrency:
 
     key: str
     limit: int
+    strategy: Literal["queue", "cancel-oldest", "cancel-newest"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fairness:
+    """Tasks of different keys take turns, in proportion to their weights."""
+
+    key: str
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLabels:
+    """Labels that the agent has to have, and labels that give agents a head start."""
+
+    required: Mapping[str, str] = field(default_factory=dict)
+    preferred: Mapping[str, str] = field(default_factory=dict)
+    head_start_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sticky:
+    """A head start for the agent that ran `task_id`, or the task's own last attempt."""
+
+    task_id: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deduplication:
+    """Among the tasks of one owner that have not ended, a key stands once."""
+
+    key: str
+    on_duplicate: Literal["reject", "return-existing"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReceipt:
-    """What became of a task by an operation."""
+    """What became of a task by an operation; a `duplicate` was there before."""
 
     task_id: str
     status: TaskStatus
     cancel_requested: bool = False
+    duplicate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,10 +224,14 @@ class TaskSummary:
     updated_at: datetime
     description: str | None = None
     agent_id: str | None = None
+    dependency_count: int | None = None
     waiting_on: list[str] = field(default_factory=list)
+    agent_labels: AgentLabels | None = None
+    sticky: Sticky | None = None
     on_dependency_failure: DependencyPolicy | None = None
     progress: Progress | None = None
     error: TaskFailure | None = None
+    retries_ended: RetriesEnded | None = None
     reason: str | None = None
     cancel_requested: bool = False
     log_count: int = 0
@@ -214,15 +255,36 @@ class HeldBy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LateResult:
+    """What an agent reported under a lease that was taken back: it counts for nothing.
+
+    `result_bytes` is the size of a result that was too large to keep.
+    """
+
+    attempt: int
+    agent_id: str
+    fence: int
+    status: Literal["completed", "failed"]
+    time: datetime
+    result: Any = None
+    result_bytes: int | None = None
+    error: TaskFailure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task(TaskSummary):
     """One task with its free-form values."""
 
     parameters: Any = None
     result: Any = None
+    late_result: LateResult | None = None
     backoff: Backoff | None = None
     non_retryable: list[str] = field(default_factory=list)
+    retry_seconds: float | None = None
     timeouts: Timeouts | None = None
     concurrency: Concurrency | None = None
+    fairness: Fairness | None = None
+    deduplication: Deduplication | None = None
     lease: HeldBy | None = None
 
 
@@ -299,6 +361,7 @@ class AgentControlResult:
     desired_state: DesiredState
     status: AgentStatus
     control: ControlRequest | None = None
+    drain_deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,6 +390,7 @@ class LeasedTask:
     labels: Mapping[str, str]
     description: str | None = None
     parameters: Any = None
+    heartbeat_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,9 +431,11 @@ class EventLogStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HiveStatus:
-    """Agents and tasks counted by status."""
+    """Agents and tasks counted by status; leases are granted in the state `running` only."""
 
     agents: Mapping[str, int]
     tasks: Mapping[str, int]
     event_log: EventLogStatus
     time: datetime
+    state: str = "running"
+    reason: str | None = None

@@ -17,6 +17,8 @@ from agentzero_client.resources.auth import AsyncAuth
 from agentzero_client.resources.event_log import AsyncEvents
 from agentzero_client.resources.hive import AsyncHive
 from agentzero_client.resources.leases import AsyncLeases
+from agentzero_client.resources.messages import AsyncMessages
+from agentzero_client.resources.schedules import AsyncSchedules
 from agentzero_client.resources.sessions import AsyncSessions
 from agentzero_client.resources.tasks import AsyncTasks
 from agentzero_client.resources.users import AsyncUsers
@@ -94,17 +96,51 @@ class Tasks(Facade[AsyncTasks]):
     """`client.tasks`: see `AsyncTasks`."""
 
     submit = blocking(AsyncTasks.submit)
+    submit_batch = blocking(AsyncTasks.submit_batch)
+    graph = blocking(AsyncTasks.graph)
+    cancel_subtree = blocking(AsyncTasks.cancel_subtree)
     get = blocking(AsyncTasks.get)
     list = iterating(AsyncTasks.list)
     cancel = blocking(AsyncTasks.cancel)
+    retry = blocking(AsyncTasks.retry)
     logs = blocking(AsyncTasks.logs)
     wait = blocking(AsyncTasks.wait)
+    wait_for = blocking(AsyncTasks.wait_for)
+    update = blocking(AsyncTasks.update)
+
+
+class Schedules(Facade[AsyncSchedules]):
+    """`client.schedules`: see `AsyncSchedules`."""
+
+    create = blocking(AsyncSchedules.create)
+    get = blocking(AsyncSchedules.get)
+    list = iterating(AsyncSchedules.list)
+    update = blocking(AsyncSchedules.update)
+    delete = blocking(AsyncSchedules.delete)
+    pause = blocking(AsyncSchedules.pause)
+    resume = blocking(AsyncSchedules.resume)
+    run = blocking(AsyncSchedules.run)
+    times = blocking(AsyncSchedules.times)
 
 
 class Hive(Facade[AsyncHive]):
     """`client.hive`: see `AsyncHive`."""
 
     status = blocking(AsyncHive.status)
+    control = blocking(AsyncHive.control)
+    topology = blocking(AsyncHive.topology)
+    diagnoses = iterating(AsyncHive.diagnoses)
+    diagnose = blocking(AsyncHive.diagnose)
+    rebalance = blocking(AsyncHive.rebalance)
+
+
+class Messages(Facade[AsyncMessages]):
+    """`client.messages`: see `AsyncMessages`."""
+
+    send = blocking(AsyncMessages.send)
+    broadcast = blocking(AsyncMessages.broadcast)
+    read = blocking(AsyncMessages.read)
+    acknowledge = blocking(AsyncMessages.acknowledge)
 
 
 class Events(Facade[AsyncEvents]):
@@ -163,7 +199,9 @@ class BlockingClient:
         self.agents = Agents(asynchronous.agents, portal)
         self.leases = Leases(asynchronous.leases, portal)
         self.tasks = Tasks(asynchronous.tasks, portal)
+        self.schedules = Schedules(asynchronous.schedules, portal)
         self.hive = Hive(asynchronous.hive, portal)
+        self.messages = Messages(asynchronous.messages, portal)
         self.events = Events(asynchronous.events, portal)
 
     def watch(

@@ -109,10 +109,19 @@ class AsyncAgents:
         await self._http.request("DELETE", _of(agent_id), version=if_match)
 
     async def control(
-        self, agent_id: str, action: AgentAction, *, reason: str | None = None
+        self,
+        agent_id: str,
+        action: AgentAction,
+        *,
+        reason: str | None = None,
+        deadline_seconds: int | None = None,
     ) -> AgentControlResult:
-        """Pause, resume, drain (enforced by the server), or ask the process to restart or stop."""
-        body = {"action": action} if reason is None else {"action": action, "reason": reason}
+        """Pause, resume, drain (enforced by the server), or ask the process to restart or stop.
+
+        What a draining agent still holds when `deadline_seconds` are over is taken back.
+        """
+        given = {"action": action, "reason": reason, "deadline_seconds": deadline_seconds}
+        body = {name: value for name, value in given.items() if value is not None}
         answer = await self._http.request("POST", f"{_of(agent_id)}/control", body=body)
         return decode_model(AgentControlResult, answer.body)
 

@@ -11,10 +11,14 @@ from agentzero_client.address import segment
 from agentzero_client.decoding import decode_list, decode_model
 from agentzero_client.http import Http
 from agentzero_client.models import (
+    AgentLabels,
     Backoff,
     Concurrency,
+    Deduplication,
     DependencyPolicy,
+    Fairness,
     LogLine,
+    Sticky,
     Task,
     TaskPriority,
     TaskReceipt,
@@ -24,9 +28,20 @@ from agentzero_client.models import (
 )
 from agentzero_client.paging import Order, label_filter, pages
 from agentzero_client.retrying import Repeat
+from agentzero_client.task_graphs import (
+    BatchMode,
+    BatchReceipt,
+    Direction,
+    SubtreeCancelled,
+    TaskGraph,
+)
 from agentzero_client.waiting import TaskEnds
 
 PATH = "/api/v1/tasks"
+WAIT_MARGIN_SECONDS = 10.0
+
+
+_Part = AgentLabels | Backoff | Concurrency | Deduplication | Fairness | Sticky | Timeouts
 
 
 class AsyncTasks:
@@ -49,9 +64,14 @@ class AsyncTasks:
         max_attempts: int | None = None,
         backoff: Backoff | None = None,
         non_retryable: Sequence[str] = (),
+        retry_seconds: float | None = None,
         timeouts: Timeouts | None = None,
         run_at: datetime | None = None,
         concurrency: Concurrency | None = None,
+        fairness: Fairness | None = None,
+        agent_labels: AgentLabels | None = None,
+        sticky: Sticky | None = None,
+        deduplication: Deduplication | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> TaskReceipt:
         """Submit a task; it is durable when this returns. `parameters` is any JSON value.
@@ -71,9 +91,14 @@ class AsyncTasks:
             "max_attempts": max_attempts,
             "backoff": _members(backoff),
             "non_retryable": list(non_retryable),
+            "retry_seconds": retry_seconds,
             "timeouts": _members(timeouts),
             "run_at": _time(run_at),
             "concurrency": _members(concurrency),
+            "fairness": _members(fairness),
+            "agent_labels": _members(agent_labels),
+            "sticky": _members(sticky),
+            "deduplication": _members(deduplication),
             "labels": dict(labels or {}),
         }
         empty: tuple[Any, ...] = ([], {})
@@ -82,6 +107,36 @@ class AsyncTasks:
         }
         answer = await self._http.request("POST", PATH, body=given, repeat=Repeat.KEYED)
         return decode_model(TaskReceipt, answer.body)
+
+    async def submit_batch(
+        self, tasks: Sequence[Mapping[str, Any]], *, mode: BatchMode | None = None
+    ) -> BatchReceipt:
+        """Submit tasks that depend on each other, each as the contract's `BatchTask` has it.
+
+        `{"name": ..., "key": "split"}` is what `{"name": ..., "depends_on": ["split"]}` waits for.
+        All are made or none, unless the mode is `best-effort`. Sent again like `submit`. Raise
+        ProblemError with `errors` that name each task that can't be made.
+        """
+        body: dict[str, Any] = {"tasks": [_plain(task) for task in tasks]}
+        if mode is not None:
+            body["mode"] = mode
+        answer = await self._http.request("POST", f"{PATH}/batch", body=body, repeat=Repeat.KEYED)
+        return decode_model(BatchReceipt, answer.body)
+
+    async def graph(
+        self, task_id: str, *, direction: Direction | None = None, depth: int | None = None
+    ) -> TaskGraph:
+        """What the task waits for (`up`), what waits for it (`down`), or both (the default)."""
+        given = {"direction": direction, "depth": depth}
+        params: dict[str, str | int] = {k: v for k, v in given.items() if v is not None}
+        answer = await self._http.request("GET", f"{PATH}/{segment(task_id)}/graph", params=params)
+        return decode_model(TaskGraph, answer.body)
+
+    async def cancel_subtree(self, task_id: str) -> SubtreeCancelled:
+        """Cancel the task and all that depends on it; what runs is asked to stop."""
+        path = f"{PATH}/{segment(task_id)}/cancel-subtree"
+        answer = await self._http.request("POST", path, repeat=Repeat.REPEATABLE)
+        return decode_model(SubtreeCancelled, answer.body)
 
     async def get(self, task_id: str) -> Task:
         """One task with its parameters, progress, result or error. Raise NotFoundError."""
@@ -122,6 +177,16 @@ class AsyncTasks:
         body = answer.body if isinstance(answer.body, dict) else {}
         return decode_model(TaskReceipt, body.get("result"))
 
+    async def retry(self, task_id: str, *, if_match: int | None = None) -> TaskReceipt:
+        """Queue a failed task again, with new attempts. Raise ConflictError for any other.
+
+        With `if_match` only while the task has that version: raise PreconditionFailedError. After a
+        ConnectionFailedError it may be queued already, and trying again raises ConflictError.
+        """
+        path = f"{PATH}/{segment(task_id)}/retry"
+        answer = await self._http.request("POST", path, version=if_match)
+        return decode_model(TaskReceipt, answer.body)
+
     async def logs(
         self, task_id: str, *, limit: int = 100, after: int | None = None
     ) -> Sequence[LogLine]:
@@ -133,6 +198,50 @@ class AsyncTasks:
         body = answer.body if isinstance(answer.body, dict) else {}
         return decode_list(LogLine, body.get("logs"))
 
+    async def update(
+        self,
+        task_id: str,
+        *,
+        description: str | None = None,
+        priority: TaskPriority | None = None,
+        labels: Mapping[str, str] | None = None,
+        run_at: datetime | None = None,
+        max_attempts: int | None = None,
+        timeouts: Timeouts | None = None,
+        if_match: int | None = None,
+    ) -> Task:
+        """Change a task that waits, and give it; what is left out stays as it is.
+
+        `labels` and `timeouts` are replaced as a whole. Raise ConflictError when the task runs or
+        has ended; with `if_match` PreconditionFailedError when it has another version.
+        """
+        body = {
+            "description": description,
+            "priority": priority,
+            "labels": None if labels is None else dict(labels),
+            "run_at": _time(run_at),
+            "max_attempts": max_attempts,
+            "timeouts": _members(timeouts),
+        }
+        given = {name: value for name, value in body.items() if value is not None}
+        path = f"{PATH}/{segment(task_id)}"
+        answer = await self._http.request("PATCH", path, body=given, version=if_match)
+        return decode_model(Task, answer.body)
+
+    async def wait_for(self, task_id: str, *, seconds: float = 30.0) -> Task:
+        """Ask for the task once, and let the server answer when it has ended.
+
+        After `seconds` (30 at most) it is given as it is then: look at `has_ended`. It takes no
+        socket and no watch; `wait` goes on for as long as it takes.
+        """
+        answer = await self._http.request(
+            "GET",
+            f"{PATH}/{segment(task_id)}",
+            params={"wait_seconds": seconds},
+            timeout_seconds=seconds + WAIT_MARGIN_SECONDS,
+        )
+        return decode_model(Task, answer.body)
+
     async def wait(self, task_id: str, timeout: float | None = None) -> Task:  # noqa: ASYNC109  # The name that callers know.
         """Wait until the task completed, failed or was cancelled, and give it.
 
@@ -142,7 +251,22 @@ class AsyncTasks:
         return await self._ends.wait(task_id, self.get, timeout)
 
 
-def _members(value: Backoff | Timeouts | Concurrency | None) -> dict[str, Any] | None:
+def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a task of a batch as JSON has them."""
+    return {name: _plain_value(name, value) for name, value in task.items() if value is not None}
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    if isinstance(value, Backoff | Timeouts | Concurrency):
+        return _members(value)
+    if name == "dependencies":
+        return [d if isinstance(d, str) else d.task_id for d in value]
+    return _time(value) if isinstance(value, datetime) else value
+
+
+def _members(
+    value: _Part | None,
+) -> dict[str, Any] | None:
     if value is None:
         return None
     members = {field.name: getattr(value, field.name) for field in fields(value)}

@@ -23,6 +23,7 @@ SLOT_WAIT_SECONDS = 1.0
 STOP_GRACE_SECONDS = 2.0
 LAST_REPORTS_SECONDS = 10.0
 REJECT_ATTEMPTS = 5
+LEASE_OVER = frozenset({"lost", "drained"})
 SHUTTING_DOWN = "shutting down"
 
 _log = logging.getLogger("agentzero.agent")
@@ -99,11 +100,11 @@ class Worker:
             _spawn(self._squeeze_in(lease), self._rejections)
 
     def cancel(self, lease_id: str, reason: str) -> None:
-        """The hive asks to stop (`requested`), or the lease is `lost`."""
+        """The hive asks to stop (`requested`), or the lease is over: `lost`, or `drained`."""
         execution = self._executions.get(lease_id)
         if execution is None:
             return
-        if reason != "lost":
+        if reason not in LEASE_OVER:
             execution.cancel()
         elif not execution.is_finishing:
             # A lease that ended by our own report is not current either: its answer decides.
@@ -163,13 +164,18 @@ class Worker:
         finally:
             hurried.cancel()
 
+    def _period_seconds(self, lease: Lease) -> float:
+        """How long the lease lasts from one sign of life to the next."""
+        heartbeat = lease.task.heartbeat_seconds
+        return self.lease_seconds if heartbeat is None else min(self.lease_seconds, heartbeat)
+
     def _execute(self, lease: Lease) -> None:
         execution = Execution(
             lease,
             self._handlers,
             self._client,
             self._reporter,
-            lambda: self.lease_seconds,
+            lambda: self._period_seconds(lease),
             self._cancel_grace_seconds,
         )
         self._executions[lease.lease_id] = execution
