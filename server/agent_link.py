@@ -33,13 +33,12 @@ from server.held_leases import LEASE_OVER, Held, HeldLeases
 from server.invocation import Outcome
 from server.peer import Frame, Peer
 from server.reports import ACKNOWLEDGE, ENDING, REPORTS, TAKEN, answer_report, call_of
+from server.reports_in_flight import ReportsInFlight
 
 if TYPE_CHECKING:
     from server.agent_links import AgentLinks
     from server.pipeline import Call
 
-REPORTS_IN_FLIGHT: Final = 256
-REPORT_BYTES_IN_FLIGHT: Final = 8 * 1024 * 1024
 ASSIGN_ABOVE_BYTES: Final = 64 * 1024
 RETRY_SECONDS: Final = 1.0
 LOST_STATUSES: Final = frozenset({404, 409})
@@ -74,8 +73,7 @@ class AgentLink(Peer):
         self._agent_version = 0
         self._last_control = 0
         self._changed = asyncio.Event()
-        self._reports: dict[asyncio.Task[None], int] = {}
-        self._last_report: dict[str, asyncio.Task[None]] = {}
+        self._reports = ReportsInFlight()
         self._mailbox: AgentMessages | None = None
         if links.messages is not None:
             self._mailbox = AgentMessages(agent_id, links.messages, self.write, links.spawn)
@@ -136,18 +134,14 @@ class AgentLink(Peer):
     async def on_report(self, frame: Frame) -> None:
         """Run the report beside others, behind the earlier ones of its lease."""
         self._require_greeting()
-        while self._reports and (
-            len(self._reports) >= REPORTS_IN_FLIGHT
-            or sum(self._reports.values()) > REPORT_BYTES_IN_FLIGHT
-        ):
-            await asyncio.wait(self._reports, return_when=asyncio.FIRST_COMPLETED)
-        key = frame.get("lease_id", "")
-        report = self._links.spawn(
-            self._report(frame, self._last_report.get(key)), name=f"report of {self.agent_id}"
+        await self._reports.make_room()
+        self._reports.add(
+            frame.get("lease_id", ""),
+            self.frame_bytes,
+            lambda earlier: self._links.spawn(
+                self._report(frame, earlier), name=f"report of {self.agent_id}"
+            ),
         )
-        self._reports[report] = self.frame_bytes
-        self._last_report[key] = report
-        report.add_done_callback(lambda done: self._forget(done, key))
 
     handlers: ClassVar = {
         "connect": Peer.on_connect,
@@ -390,11 +384,6 @@ class AgentLink(Peer):
         self._reserved = max(0, self._slots - len(self._held) - free_slots)
         self._changed.set()
         self._send_controls(reply["controls"])
-
-    def _forget(self, report: asyncio.Task[None], key: str) -> None:
-        self._reports.pop(report, None)
-        if self._last_report.get(key) is report:
-            del self._last_report[key]
 
     def _require_greeting(self) -> None:
         if not self._greeted:

@@ -35,7 +35,6 @@ from hive.sessions import MOST_SESSIONS
 from hive.signing import SignatureInvalid, TooManySigningKeys
 from hive.tickets import TICKET_SECONDS
 from server import (
-    agent_link,
     app,
     connection_counts,
     exchange,
@@ -45,6 +44,7 @@ from server import (
     password_policy,
     passwords,
     peers,
+    reports_in_flight,
     request_heads,
     signatures,
     subscriptions,
@@ -311,7 +311,7 @@ def _sockets() -> Iterator[Limit]:
     )
     yield Limit(
         "reports of an agent's link that are not yet answered",
-        f"{agent_link.REPORTS_IN_FLIGHT}, or {_size(agent_link.REPORT_BYTES_IN_FLIGHT)}",
+        f"{reports_in_flight.MAX_REPORTS}, or {_size(reports_in_flight.MAX_BYTES)}",
         "nothing more is read until some are",
     )
     yield Limit("connections of a principal", str(peers.PER_PRINCIPAL), CloseCode.RATE_LIMITED)

@@ -9,7 +9,7 @@ import pytest
 from hive.events import EVENT_TYPES
 from hive.permissions import PERMISSIONS
 from server import connection, peers, subscriptions
-from server.agent_link import REPORTS_IN_FLIGHT, AgentLink
+from server.agent_link import AgentLink
 from server.closing import CloseCode, ErrorCode
 from server.connection import Connection
 from server.contract import Contract
@@ -17,6 +17,7 @@ from server.handshake import SUBPROTOCOL
 from server.liveness import LINK_LIMITS, PeerLimits
 from server.peer import Peer
 from server.reports import REPORTS
+from server.reports_in_flight import MAX_REPORTS
 from server.resources import asyncapi_path, openapi_path
 from tests.realtime.client import documents, messages_of, validator
 
@@ -132,7 +133,7 @@ def test_limits_are_those_of_the_code() -> None:
         "frames_per_second": LINK_LIMITS.frames_per_second,
         "frames_burst": LINK_LIMITS.frames_burst,
         "buffered_bytes": LINK_LIMITS.buffered_bytes,
-        "reports_in_flight": REPORTS_IN_FLIGHT,
+        "reports_in_flight": MAX_REPORTS,
     }
     assert DOCUMENT["x-subprotocol"] == SUBPROTOCOL
 

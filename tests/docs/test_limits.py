@@ -10,7 +10,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from server import agent_link, peers, subscriptions
+from server import peers, reports_in_flight, subscriptions
 from server.bootstrap import bind_interface
 from server.cli import app
 from server.liveness import LINK_LIMITS, PeerLimits
@@ -35,7 +35,7 @@ def test_limits_of_sockets_are_those_of_the_contract() -> None:
         "exact_subscriptions": subscriptions.MAX_EXACT,
         "wildcard_subscriptions": subscriptions.MAX_WILDCARD,
     }
-    linked = asdict(LINK_LIMITS) | {"reports_in_flight": agent_link.REPORTS_IN_FLIGHT}
+    linked = asdict(LINK_LIMITS) | {"reports_in_flight": reports_in_flight.MAX_REPORTS}
     assert {name: kept[name] for name in declared} == declared
     assert {name: kept.get(name, value) for name, value in sockets.items()} == sockets
     assert {name: linked[name] for name in link} == link
