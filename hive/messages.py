@@ -88,7 +88,7 @@ def send(agent_id: str, sender: str, data: RawJson, expires_in_seconds: float) -
     if len(data.encoded) > MOST_BYTES:
         raise MessageTooLarge(f"A message has at most {MOST_BYTES} bytes.", pointer="/data")
     return Change(
-        "agent.message",
+        "message.sent",
         {
             "agent_id": agent_id,
             "from": sender,

@@ -163,7 +163,7 @@ class AgentLink(Peer):
             if event.data.get("error", {}).get("code") in LOST_LEASES:
                 self._is_silent = True
             is_drained = (event.type, event.data.get("reason")) == ("task.released", DRAINED)
-            self._lose(held, DRAINED if is_drained else "lost")
+            self._lose(held, cause=DRAINED if is_drained else None)
 
     def heard_of_agent(self, event: Event) -> None:
         """Learn from the log what is wanted of the agent."""
@@ -332,10 +332,11 @@ class AgentLink(Peer):
         self._held.drop(held)
         self._changed.set()
 
-    def _lose(self, held: Held, reason: str = "lost") -> None:
+    def _lose(self, held: Held, cause: str | None = None) -> None:
         self._drop(held)
         if not held.ending:
-            self.write(control_frame("cancel", lease_id=held.lease_id, reason=reason))
+            lost = control_frame("cancel", lease_id=held.lease_id, reason="lost", cause=cause)
+            self.write(lost)
 
     def _tell_cancel(self, held: Held) -> None:
         if not held.cancel_told:

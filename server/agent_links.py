@@ -57,7 +57,7 @@ class AgentLinks:
                 link = self._links.get(event.data.get("agent_id", ""))
                 if link is not None:
                     link.heard_of_task(event)
-            elif event.type == "agent.message":
+            elif event.type == "message.sent":
                 link = self._links.get(event.data["agent_id"])
                 if link is not None:
                     link.heard_of_message()

@@ -64,7 +64,7 @@ class NodeMailboxes:
     def heard(self, events: Sequence[Event]) -> None:
         """Take events of the hub; a listener of `Hub.subscribe`."""
         for event in events:
-            if event.type == "agent.message":
+            if event.type == "message.sent":
                 self._wake(event.data["agent_id"])
 
     def _wake(self, agent_id: str) -> None:

@@ -71,7 +71,8 @@ async def test_the_reaper_takes_back_what_a_drained_agent_still_holds(
         assert (await admin.ok("POST", REBALANCE))["taken_back"] == []
         await _deadline_is_over(node, agent)
         cancel = await link.until("cancel")
-        assert (cancel["lease_id"], cancel["reason"]) == (lease.lease_id, "drained")
+        told = (cancel["lease_id"], cancel["reason"], cancel["cause"])
+        assert told == (lease.lease_id, "lost", "drained")
     task = await user.task_when(task_id, "queued")
     assert (task["attempt"], task["reason"]) == (0, "drained")
 

@@ -118,7 +118,7 @@ async def test_only_the_agent_and_admins_see_what_is_in_it(
     await user.refused(403, "GET", _box(agent))
     await user.refused(403, "POST", f"{_box(agent)}/{sent}/acknowledge")
     await viewer.refused(403, "POST", _box(agent), json={"data": 1})
-    query = {"type": "agent.message", "subject": sent}
+    query = {"type": "message.sent", "subject": sent}
     (event,) = await found(
         lambda: viewer.ok("GET", "/api/v1/events", params=query), bool, "the event is there"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,8 @@ from server.documents import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = ROOT / "contracts" / "released"
+RELEASED_DIGESTS = {"v1.0.0": "c8f1a23378b9643315734d8df6d8e36fe975b795880e1832c29446a182ab6253"}
+"""SHA-256 of the two contracts, one after the other, that clients have."""
 OPENAPI = """
 openapi: 3.0.3
 info: {title: Small, version: 1.0.0}
@@ -333,13 +336,32 @@ def released() -> list[Path]:
     return sorted(found, key=lambda one: [int(part) for part in one.name[1:].split(".")])
 
 
-def test_contract_breaks_no_client_of_the_last_release() -> None:
+def version_of(release: Release) -> list[int]:
+    """`info.version`, comparable."""
+    return [int(part) for part in release.openapi["info"]["version"].split(".")]
+
+
+@pytest.mark.parametrize("folder", released(), ids=lambda folder: folder.name)
+def test_contract_breaks_no_client_of_a_release(folder: Path) -> None:
     """Within a major version; docs/versioning.md says what to do instead."""
-    last = Release.read(released()[-1])
-    own = Release.read(resources.openapi_path().parent)
-    major, new_major = (one.openapi["info"]["version"].partition(".")[0] for one in (last, own))
-    if major == new_major:
-        assert [str(one) for one in find_breaks(last, own)] == []
+    old, own = Release.read(folder), Release.read(resources.openapi_path().parent)
+    if version_of(old)[0] == version_of(own)[0]:
+        assert [str(one) for one in find_breaks(old, own)] == []
+
+
+def test_contract_that_changed_has_a_number_of_its_own() -> None:
+    """Whoever has the last release can tell it from this one."""
+    last, own = Release.read(released()[-1]), Release.read(resources.openapi_path().parent)
+    is_same = (last.openapi, last.asyncapi) == (own.openapi, own.asyncapi)
+    assert is_same or version_of(own) > version_of(last), "raise info.version in both contracts"
+
+
+@pytest.mark.parametrize(("version", "digest"), RELEASED_DIGESTS.items())
+def test_released_copy_stays_as_clients_have_it(version: str, digest: str) -> None:
+    """A break can't be hidden by a new copy of an old release."""
+    names = ("openapi.yaml", "asyncapi.yaml")
+    both = b"".join((RELEASED / version / name).read_bytes() for name in names)
+    assert hashlib.sha256(both).hexdigest() == digest
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:

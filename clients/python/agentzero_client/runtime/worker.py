@@ -23,7 +23,6 @@ SLOT_WAIT_SECONDS = 1.0
 STOP_GRACE_SECONDS = 2.0
 LAST_REPORTS_SECONDS = 10.0
 REJECT_ATTEMPTS = 5
-LEASE_OVER = frozenset({"lost", "drained"})
 SHUTTING_DOWN = "shutting down"
 
 _log = logging.getLogger("agentzero.agent")
@@ -100,11 +99,11 @@ class Worker:
             _spawn(self._squeeze_in(lease), self._rejections)
 
     def cancel(self, lease_id: str, reason: str) -> None:
-        """The hive asks to stop (`requested`), or the lease is over: `lost`, or `drained`."""
+        """The hive asks to stop (`requested`), or the lease is `lost`."""
         execution = self._executions.get(lease_id)
         if execution is None:
             return
-        if reason not in LEASE_OVER:
+        if reason != "lost":
             execution.cancel()
         elif not execution.is_finishing:
             # A lease that ended by our own report is not current either: its answer decides.
