@@ -245,7 +245,7 @@ class FakeHive:
         if lease is None or lease.fence != body["fence"]:
             ended = self.ended_by.get(lease_id)
             if ended is not None and ended[1:] == (body["fence"], verb):
-                return self.receipt(ended[0])
+                return self.receipt(ended[0]) | self.following(body)
             raise Refusal(409, "lease-lost")
         task = self.tasks[lease.task_id]
         if verb == "renew":
@@ -290,7 +290,14 @@ class FakeHive:
             self.move(lease.task_id, "task.released", status="queued", attempt=task["attempt"] - 1)
         for link in self.links.values():
             link.drop(lease_id)
-        return self.receipt(lease.task_id)
+        return self.receipt(lease.task_id) | self.following(body)
+
+    def following(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The next lease, when a completion asks for it and something is queued."""
+        queued = (task_id for task_id, task in self.tasks.items() if task["status"] == "queued")
+        if not body.get("claim_next") or (task_id := next(queued, None)) is None:
+            return {}
+        return {"next": self.grant(task_id)}
 
     # Agents
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from agentzero_client.access_models import Tokens
 from agentzero_client.decoding import decode_model
 from agentzero_client.errors import AuthenticationError
-from agentzero_client.models import Tokens
 
 LOGIN = "/api/v1/auth/login"
 REFRESH = "/api/v1/auth/refresh"

@@ -10,6 +10,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from agentzero_client.access_models import (  # noqa: F401 - programs of 1.0 import them from here.
+    ApiKey,
+    ApiKeyCreated,
+    ApiKeyStatus,
+    Me,
+    PasswordReset,
+    RevokedSessions,
+    Session,
+    Tokens,
+    User,
+    UserRole,
+)
+
 TaskStatus = Literal[
     "scheduled", "blocked", "queued", "running", "completed", "failed", "cancelled"
 ]
@@ -19,102 +32,9 @@ RetriesEnded = Literal["attempts-used", "not-retryable", "budget-used", "timed-o
 AgentStatus = Literal["idle", "busy", "paused", "draining", "offline"]
 DesiredState = Literal["active", "paused", "draining"]
 AgentAction = Literal["pause", "resume", "restart", "drain", "stop"]
-ApiKeyStatus = Literal["active", "expired", "revoked"]
-UserRole = Literal["admin", "user", "viewer"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
-    """A session's tokens. `expires_in` is in seconds."""
-
-    access_token: str = field(repr=False)
-    refresh_token: str = field(repr=False)
-    token_type: str
-    expires_in: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Me:
-    """The principal behind a credential."""
-
-    principal_id: str
-    username: str
-    role: str
-    permissions: list[str]
-    session_id: str | None = None
-    key_id: str | None = None
-    agent_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKey:
-    """An API key without its secret. Empty `scopes` stand for all of the role."""
-
-    key_id: str
-    name: str
-    prefix: str
-    owner: str
-    role: str
-    scopes: list[str]
-    allowed_addresses: list[str]
-    status: ApiKeyStatus
-    created_at: datetime
-    expires_at: datetime | None = None
-    revoked_at: datetime | None = None
-    last_used_at: datetime | None = None
-    successor_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKeyCreated(ApiKey):
-    """A key just made, with its secret: it is shown once."""
-
-    api_key: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
-    """Somebody who may log in. With `signing`, some operations demand a signature of them."""
-
-    user_id: str
-    username: str
-    role: UserRole
-    disabled: bool
-    signing: bool
-    version: int
-    created_at: datetime
-    password_changed_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PasswordReset:
-    """The random password, when one was made: it is shown once."""
-
-    password: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """Where a user is logged in; `current` is the session that asks."""
-
-    session_id: str
-    user_id: str
-    current: bool
-    created_at: datetime
-    last_seen_at: datetime
-    expires_at: datetime
-    device: str | None = None
-    address: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RevokedSessions:
-    """How many sessions ended."""
-
-    revoked: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -401,6 +321,13 @@ class Lease:
     fence: int
     expires_at: datetime
     task: LeasedTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseCompleted(TaskReceipt):
+    """What became of the task; `next` is the agent's next lease when it asked for one."""
+
+    next: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from agentzero_client.access_models import ApiKey, ApiKeyCreated, ApiKeyStatus
 from agentzero_client.address import segment
 from agentzero_client.decoding import decode_model
 from agentzero_client.http import Http
-from agentzero_client.models import ApiKey, ApiKeyCreated, ApiKeyStatus
 from agentzero_client.paging import pages
 from agentzero_client.retrying import Repeat
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from agentzero_client.access_models import Me, Tokens
 from agentzero_client.credentials import LOGIN, SessionCredentials
 from agentzero_client.decoding import decode_model
 from agentzero_client.errors import AuthenticationError
 from agentzero_client.http import Http
-from agentzero_client.models import Me, Tokens
 from agentzero_client.retrying import Repeat
 
 

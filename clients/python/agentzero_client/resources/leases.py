@@ -12,7 +12,13 @@ from typing import Any
 from agentzero_client.address import segment
 from agentzero_client.decoding import decode_model
 from agentzero_client.http import Http
-from agentzero_client.models import LeaseState, LogAppended, Progress, TaskReceipt
+from agentzero_client.models import (
+    LeaseCompleted,
+    LeaseState,
+    LogAppended,
+    Progress,
+    TaskReceipt,
+)
 from agentzero_client.retrying import Repeat
 
 
@@ -39,11 +45,21 @@ class AsyncLeases:
         body = {"fence": fence, "lines": [dict(line) for line in lines]}
         return decode_model(LogAppended, await self._post(lease_id, "logs", body, Repeat.UNSENT))
 
-    async def complete(self, lease_id: str, fence: int, result: Any = None) -> TaskReceipt:
-        """End the task with its result (any JSON value). Repeating it gives the same answer."""
-        body = {"fence": fence} if result is None else {"fence": fence, "result": result}
+    async def complete(
+        self, lease_id: str, fence: int, result: Any = None, *, claim_next: bool = False
+    ) -> LeaseCompleted:
+        """End the task with its result (any JSON value). Repeating it gives the same answer.
+
+        With `claim_next` the answer brings the agent's `next` lease when something is queued for
+        it. Repeated, it may bring another one; the one of an answer that was lost expires.
+        """
+        body: dict[str, Any] = {"fence": fence}
+        if result is not None:
+            body["result"] = result
+        if claim_next:
+            body["claim_next"] = True
         answer = await self._post(lease_id, "complete", body, Repeat.REPEATABLE)
-        return decode_model(TaskReceipt, answer)
+        return decode_model(LeaseCompleted, answer)
 
     async def fail(
         self, lease_id: str, fence: int, *, code: str, message: str, retryable: bool = True

@@ -32,6 +32,7 @@ STEADY_SECONDS = 5.0
 REPORT_SECONDS = 15.0
 ANNOUNCE_SECONDS = 3.0
 LEAVE_SECONDS = 3.0
+UNKNOWN_MEMBER = frozenset({400, 422})
 
 _log = logging.getLogger("agentzero.agent")
 
@@ -41,18 +42,37 @@ class Switchboard:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
+        self._knows_next = True
         self.link: Link | None = None
+        self.polling: Polling | None = None
 
     async def report(self, proof: Proof, report: Report) -> Any:
         """See Reporter. What is too large for a frame goes over REST."""
         if self.link is not None:
             with suppress(FrameTooLargeError):
                 return await self.link.report(proof, report)
-        path = f"/api/v1/leases/{segment(proof.lease_id)}/{VERBS[report.kind]}"
+        polling = self.polling
+        if report.kind != "complete" or polling is None or not polling.takes_next:
+            return await self._post(proof, report)
+        if self._knows_next:
+            try:
+                answer = await self._post(proof, report, claim_next=True)
+            except ProblemError as error:
+                if error.status not in UNKNOWN_MEMBER:
+                    raise
+            else:
+                polling.take_next(answer)
+                return answer
+        answer = await self._post(proof, report)
+        # It took the same without the new member: a server of an earlier version.
+        self._knows_next = False
+        return answer
+
+    async def _post(self, proof: Proof, report: Report, **members: Any) -> Any:
         answer = await self._client.http.request(
             "POST",
-            path,
-            body=report.body(proof),
+            f"/api/v1/leases/{segment(proof.lease_id)}/{VERBS[report.kind]}",
+            body={**report.body(proof), **members},
             repeat=Repeat.NEVER,
             timeout_seconds=REPORT_SECONDS,
         )
@@ -163,6 +183,7 @@ class Attachment:
         try:
             await self._polling.heartbeat()
             _log.info("WebSockets are blocked: attached to %s by REST", self._client.http.base_url)
+            self._switchboard.polling = self._polling
             await self._polling.run(SOCKET_AGAIN_SECONDS)
         except ProblemError as error:
             if error.status in (401, 403, 404):
@@ -173,4 +194,6 @@ class Attachment:
         except AgentZeroError as error:
             _log.debug("no REST: %s", error)
             return False
+        finally:
+            self._switchboard.polling = None
         return True

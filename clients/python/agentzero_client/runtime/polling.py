@@ -1,16 +1,22 @@
-"""The agent's work over REST alone: long-polled claims and heartbeats."""
+"""The agent's work over REST alone: long-polled claims and heartbeats.
+
+While slots are full nothing is claimed: a completion brings the next lease into its slot by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from agentzero_client.backoff import Backoff
 from agentzero_client.client import AsyncClient
-from agentzero_client.errors import AgentZeroError, ProblemError
-from agentzero_client.models import HeartbeatReply
+from agentzero_client.decoding import decode_model
+from agentzero_client.errors import AgentZeroError, ProblemError, UnexpectedAnswerError
+from agentzero_client.models import HeartbeatReply, Lease
 from agentzero_client.retrying import PASSING_STATUSES
 from agentzero_client.runtime.worker import Worker
 
@@ -28,6 +34,26 @@ class Polling:
         self._agent_id = agent_id
         self._worker = worker
         self._heartbeat_seconds = 15.0
+        self._is_claiming = False
+
+    @property
+    def takes_next(self) -> bool:
+        """A completion may bring the next lease: work is wanted, and over REST."""
+        worker = self._worker
+        return self._is_claiming and not (worker.is_draining or worker.stop_requested.is_set())
+
+    def take_next(self, answer: Any) -> None:
+        """Work on the lease that the answer to a completion brought, if it did.
+
+        Its slot is that of the completed one, and free in a moment.
+        """
+        lease = answer.get("next") if isinstance(answer, Mapping) else None
+        if lease is None:
+            return
+        try:
+            self._worker.assign(decode_model(Lease, lease))
+        except UnexpectedAnswerError:
+            _log.exception("a lease that this version does not understand")
 
     async def run(self, seconds: float) -> None:
         """Work so for a while; ends between two claims. Goes on beating while the worker drains."""
@@ -72,6 +98,13 @@ class Polling:
             self._worker.beat_now.clear()
 
     async def _claim_until(self, end: float) -> None:
+        self._is_claiming = True
+        try:
+            await self._claim(end)
+        finally:
+            self._is_claiming = False
+
+    async def _claim(self, end: float) -> None:
         backoff = Backoff(cap_seconds=AGAIN_CAP_SECONDS)
         worker = self._worker
         while not worker.is_draining and time.monotonic() < end:
