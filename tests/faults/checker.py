@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from hive.tasks import ENDED, LEGAL_MOVES, TaskStatus
@@ -19,6 +20,7 @@ Json = Mapping[str, Any]
 ENDINGS = frozenset({"task.completed", "task.failed", "task.cancelled"})
 STAYING = frozenset({"task.progress", "task.log", "task.cancelling"})
 """Events of a task that stays where it is."""
+LOSSES = frozenset({"task.retrying", "task.failed"})
 EVENTS_OF = {
     Verb.PROGRESS: frozenset({"task.progress"}),
     Verb.COMPLETE: frozenset({"task.completed"}),
@@ -47,8 +49,14 @@ VERSIONED = ("agt_", "tsk_")
 class _Lease:
     """The events between one `task.started` and the next."""
 
-    agent_id: str
+    started: Json
     events: list[Json] = field(default_factory=list)
+
+    @property
+    def agent_id(self) -> str:
+        """Who held it."""
+        agent_id: str = self.started["data"]["agent_id"]
+        return agent_id
 
 
 def check(history: History, found: Found) -> list[Violation]:
@@ -68,6 +76,7 @@ def check(history: History, found: Found) -> list[Violation]:
         *(v for task_id, task in documents.items() for v in _check_end(task, by_subject[task_id])),
         *_check_dependencies(documents, task_events),
         *_check_fences(history),
+        *(v for held in leases.values() for v in _check_periods(held, history.lease_seconds)),
         *(v for grant in history.grants for v in _check_grant(grant, leases)),
         *(v for report in history.reports for v in _check_report(report, leases)),
         *_check_lines(history, found.logs),
@@ -177,15 +186,15 @@ def _check_dependencies(
 
 def _check_fences(history: History) -> Iterator[Violation]:
     """Fences grow, and nothing is accepted under one that is known to be old."""
-    newest: dict[str, Grant] = {}
     granted: defaultdict[str, list[Grant]] = defaultdict(list)
-    for grant in sorted(history.grants, key=lambda grant: grant.answered):
+    for grant in history.grants:
+        for other in granted[grant.task_id]:
+            first, second = sorted((grant, other), key=lambda each: each.fence)
+            # What one asked for before the other had its answer may have been given in any order.
+            if first.fence == second.fence or second.answered < first.began:
+                detail = f"fence {first.fence} was granted after fence {second.fence}"
+                yield Violation("fence-not-increasing", grant.task_id, detail)
         granted[grant.task_id].append(grant)
-        known = newest.get(grant.task_id)
-        if known is not None and grant.fence <= known.fence:
-            detail = f"fence {grant.fence} was granted after fence {known.fence}"
-            yield Violation("fence-not-increasing", grant.task_id, detail)
-        newest[grant.task_id] = grant
     for report in history.reports:
         fence = report.grant.fence
         newer = [
@@ -202,10 +211,29 @@ def _leases(events: Sequence[Json]) -> list[_Lease]:
     leases: list[_Lease] = []
     for event in events:
         if event["type"] == "task.started":
-            leases.append(_Lease(event["data"]["agent_id"]))
+            leases.append(_Lease(event))
         elif leases:
             leases[-1].events.append(event)
     return leases
+
+
+def _check_periods(leases: Sequence[_Lease], seconds: float) -> Iterator[Violation]:
+    """Nobody takes a lease back for its age before that is so much, by the database's clock."""
+    for lease in leases:
+        renewed = lease.started
+        for event in lease.events:
+            if event["type"] == "task.progress":
+                renewed = event
+            if event["type"] not in LOSSES or event["actor"] != "system:reaper":
+                continue
+            age = (_time(event) - _time(renewed)).total_seconds()
+            if event["data"].get("error", {}).get("code") == "lease-expired" and age < seconds:
+                detail = f"taken back {age:.3f} s after {renewed['type']} {renewed['id']}"
+                yield Violation("lease-cut-short", event["id"], detail)
+
+
+def _time(event: Json) -> datetime:
+    return datetime.fromisoformat(event["time"])
 
 
 def _check_grant(grant: Grant, leases: Mapping[str, Sequence[_Lease]]) -> Iterator[Violation]:

@@ -92,17 +92,21 @@ class Client:
                 return answer
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    async def read_all(self, path: str, key: str, query: Mapping[str, Any]) -> list[Any]:
-        """All pages of a list."""
-        items: list[Any] = []
+    async def pages(
+        self, path: str, key: str, query: Mapping[str, Any]
+    ) -> AsyncIterator[list[Any]]:
+        """The pages of a list, one after the other."""
         given = "&".join(f"{name}={value}" for name, value in {**query, "limit": PAGE}.items())
         following: str | None = f"{path}?{given}"
         while following is not None:
             answer = await self.insist("GET", following, key)
             assert answer.status == 200, answer
-            items += answer.body
+            yield answer.body
             following = answer.next_page
-        return items
+
+    async def read_all(self, path: str, key: str, query: Mapping[str, Any]) -> list[Any]:
+        """All items of a list."""
+        return [item async for page in self.pages(path, key, query) for item in page]
 
     def operator_key(self) -> str:
         """The administrator's key on this machine."""

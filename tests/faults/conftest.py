@@ -16,7 +16,7 @@ from tests.servers import ServerProcess
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     """A line per request would bury the figures of a run."""
     caplog.set_level(logging.WARNING, logger="httpx")
-    caplog.set_level(logging.INFO, logger="tests.faults.experiment")
+    caplog.set_level(logging.INFO, logger="tests.faults")
 
 
 @pytest.fixture

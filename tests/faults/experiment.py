@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.data_directory import DataDirectory
+from tests.faults.agent import Agent
 from tests.faults.checker import Violation, check
 from tests.faults.history import Found, History, Outcome
-from tests.faults.load import Load, Shape
-from tests.servers import ServerProcess
+from tests.faults.load import Load
+from tests.faults.shape import Shape
+from tests.servers import ServerProcess, wait_until
 
 LEASE_SECONDS = 2
 SETTINGS = {
@@ -86,6 +88,12 @@ class System(Protocol):
     def start(self) -> object:
         """Start all of it; return when it listens."""
 
+    def employ(self, agents: Sequence[Agent], shape: Shape, seed: int) -> None:
+        """Start a process for each agent."""
+
+    def dismiss(self, history: History) -> None:
+        """End the agents' processes, and add what they saw. Idempotent."""
+
 
 class Alone:
     """One server with its own stores."""
@@ -102,6 +110,12 @@ class Alone:
         """Start it."""
         return self._server.start()
 
+    def employ(self, agents: Sequence[Agent], shape: Shape, seed: int) -> None:
+        """Nobody: its agents live in the load."""
+
+    def dismiss(self, history: History) -> None:
+        """Nobody."""
+
 
 def run(
     server: ServerProcess | System,
@@ -112,20 +126,31 @@ def run(
 ) -> Verdict:
     """Start the server, load it, let `faults` happen, let everything end, and judge.
 
-    `faults` gives the seconds that each restart took.
+    `faults` gives the seconds that each restart took. With a number of tasks they go on until the
+    last one has ended.
     """
     began = time.monotonic()
+    shape = shape or Shape()
     system: System = Alone(server) if isinstance(server, ServerProcess) else server
     system.start()
     load = Load(system.nodes, seed, shape)
     load.start()
+    if shape.apart:
+        system.employ(load.agents, shape, seed)
     chance = random.Random(seed)
     try:
         restarts = faults(chance)
         while not load.has_enough:
             restarts += faults(chance)
-    finally:
-        found = load.finish()
+        load.drain()
+        while shape.tasks is not None and not load.has_drained:
+            restarts += faults(chance)
+        wait_until(lambda: load.has_drained, "the load has drained", shape.drain_seconds + 60)
+    except BaseException:
+        load.abandon()
+        raise
+    system.dismiss(load.history)
+    found = load.finish()
     violations = check(load.history, found)
     verdict = Verdict(load.history, found, violations, time.monotonic() - began, restarts)
     log.info("seed %d\n%s", seed, verdict)

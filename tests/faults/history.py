@@ -1,15 +1,16 @@
 """What the load saw: every acknowledgement, in the order of one clock.
 
-`History` is written by one event loop and read when that has ended. A tick is taken when a request
-leaves and when its answer arrives; "A was acknowledged before B began" is `A.answered < B.began`.
-What was asked and never answered is kept as well, as unknown: it may have happened.
+A `History` is written by one event loop and read when that has ended. A tick is taken when a
+request leaves and when its answer arrives, from the machine's monotonic clock, which all processes
+share; "A was acknowledged before B began" is `A.answered < B.began`. What was asked and never
+answered is kept as well, as unknown: it may have happened.
 """
 
 from __future__ import annotations
 
-import itertools
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -43,12 +44,13 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lease that an agent was given."""
+    """A lease that an agent was given; `began` is when it asked."""
 
     task_id: str
     lease_id: str
     fence: int
     agent_id: str
+    began: int
     answered: int
 
 
@@ -91,7 +93,21 @@ class History:
     surprises: list[str] = field(default_factory=list)
     """Answers that the contract does not allow in their place."""
     answers: Counter[str] = field(default_factory=Counter)
-    tick: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
+    lease_seconds: float = 0.0
+    """How long nobody takes a lease back that was granted or renewed."""
+    tick: Callable[[], int] = time.monotonic_ns
+
+    def note_grants(self, grants: Sequence[Grant]) -> None:
+        """Leases that an agent was given together."""
+        self.grants += grants
+
+    def note_report(self, report: Report) -> None:
+        """What an agent said, once it knows what became of it or gave up."""
+        self.reports.append(report)
+
+    def note_surprise(self, text: str) -> None:
+        """An answer that the contract does not allow in its place."""
+        self.surprises.append(text)
 
 
 @dataclass(frozen=True, slots=True)

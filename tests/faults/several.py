@@ -1,4 +1,7 @@
-"""Several nodes on one MongoDB, one Redis and one SQL, each of which can be killed or stopped."""
+"""Several nodes on one MongoDB, one Redis and one SQL, and their agents.
+
+Each of them is a process that can be killed or stopped.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from server import die_with_parent
 from server.data_directory import DataDirectory
-from tests.faults.experiment import SETTINGS
+from tests.faults.agent import Agent
+from tests.faults.agent_process import AgentProcess
+from tests.faults.experiment import LEASE_SECONDS, SETTINGS
+from tests.faults.history import History
+from tests.faults.shape import Shape
 from tests.servers import ROOT, RedisProcess, ServerProcess, wait_until
 
 SECRET = "Zq7h2LxP9vTn4RkWb8YcJd3MfGs6QaEu"
@@ -72,7 +80,8 @@ class SeveralNodes:
         self.mongod = MongodProcess(directory / "mongod")
         self.redis = RedisProcess(directory / "redis")
         self.servers: list[ServerProcess] = []
-        self.happened: list[str] = []
+        self.agents: list[AgentProcess] = []
+        self.happened: Counter[str] = Counter()
 
     @property
     def nodes(self) -> Sequence[DataDirectory]:
@@ -95,8 +104,24 @@ class SeveralNodes:
             self.servers.append(ServerProcess(self._directory / f"node{number}", **shared))
             self.servers[-1].start()
 
+    def employ(self, agents: Sequence[Agent], shape: Shape, seed: int) -> None:
+        """Start a process for each agent."""
+        for number, agent in enumerate(agents):
+            directory = self._directory / "agents"
+            own = AgentProcess(directory, agent, self.nodes, shape, seed * 100 + number)
+            self.agents.append(own)
+            own.start()
+
+    def dismiss(self, history: History) -> None:
+        """End the agents, and add what they saw."""
+        for agent in self.agents:
+            agent.kill()
+            agent.read(history)
+
     def stop(self) -> None:
         """End what still runs."""
+        for agent in self.agents:
+            agent.kill()
         for server in self.servers:
             server.kill()
         self.redis.kill()
@@ -108,18 +133,39 @@ class SeveralNodes:
         """These faults, one after the other at random moments; the seconds that each took."""
 
         def happen(chance: random.Random) -> list[float]:
-            took = []
-            for kind in kinds:
-                # The moment of the fault is the experiment: it is not waited for.
-                time.sleep(chance.uniform(0.0, longest_seconds))
-                began = time.monotonic()
-                self.happened.append(kind)
-                FAULTS[kind](self, chance)
-                took.append(time.monotonic() - began)
+            took = [self._suffer(kind, chance, longest_seconds) for kind in kinds]
             time.sleep(chance.uniform(0.0, longest_seconds))
             return took
 
         return happen
+
+    def endless_faults(
+        self, kinds: Sequence[str], *, longest_seconds: float
+    ) -> Callable[[random.Random], list[float]]:
+        """All of the faults at the first call, then one of them at each.
+
+        Each kind comes once before the first comes again.
+        """
+        waiting: list[str] = []
+
+        def happen(chance: random.Random) -> list[float]:
+            is_first = not self.happened
+            took: list[float] = []
+            while not took or (is_first and waiting):
+                if not waiting:
+                    waiting.extend(chance.sample(kinds, len(kinds)))
+                took.append(self._suffer(waiting.pop(), chance, longest_seconds))
+            return took
+
+        return happen
+
+    def _suffer(self, kind: str, chance: random.Random, longest_seconds: float) -> float:
+        # The moment of the fault is the experiment: it is not waited for.
+        time.sleep(chance.uniform(0.0, longest_seconds))
+        began = time.monotonic()
+        FAULTS[kind](self, chance)
+        self.happened[kind] += 1
+        return time.monotonic() - began
 
 
 def _kill_node(hive: SeveralNodes, chance: random.Random) -> None:
@@ -167,6 +213,18 @@ def _stop_mongod(hive: SeveralNodes, chance: random.Random) -> None:
     os.kill(pid, signal.SIGCONT)
 
 
+def _kill_agent(hive: SeveralNodes, chance: random.Random) -> None:
+    agent = chance.choice(hive.agents)
+    agent.kill()
+    time.sleep(chance.uniform(0.0, 1.0))
+    agent.start()
+
+
+def _stop_agent(hive: SeveralNodes, chance: random.Random) -> None:
+    """It wakes up behind the end of its leases; other faults happen meanwhile."""
+    chance.choice(hive.agents).stop_for(LEASE_SECONDS * chance.uniform(1.1, 3.0))
+
+
 FAULTS: dict[str, Callable[[SeveralNodes, random.Random], None]] = {
     "kill a node": _kill_node,
     "end a node": _end_node,
@@ -175,4 +233,6 @@ FAULTS: dict[str, Callable[[SeveralNodes, random.Random], None]] = {
     "stop Redis": _stop_redis,
     "kill mongod": _kill_mongod,
     "stop mongod": _stop_mongod,
+    "kill an agent": _kill_agent,
+    "stop an agent": _stop_agent,
 }

@@ -57,6 +57,8 @@ def _event(seq: int, document: dict[str, Any], kind: str, actor: str) -> dict[st
         "seq": str(seq),
         "subject": task_id,
         "type": kind,
+        # Two seconds between two events.
+        "time": f"2026-11-21T09:00:{2 * seq:02}.000Z",
         "actor": actor,
         "data": deepcopy(document),
     }
@@ -97,10 +99,12 @@ def world() -> World:
             document["progress"] = None
         if kind == "task.progress":
             document["progress"] = {"fraction": 0.5, "message": "half"}
+        if kind == "task.retrying":
+            document["error"] = {"code": "lease-expired", "message": "It was not renewed."}
         events.append(_event(len(events) + 1, document, kind, actor))
-    late = Grant(ONE, "lse_1", 1, ANNA, answered=3)
-    good = Grant(ONE, "lse_2", 2, BOB, answered=6)
-    last = Grant(TWO, "lse_3", 1, BOB, answered=9)
+    late = Grant(ONE, "lse_1", 1, ANNA, began=2, answered=3)
+    good = Grant(ONE, "lse_2", 2, BOB, began=5, answered=6)
+    last = Grant(TWO, "lse_3", 1, BOB, began=8, answered=9)
     history = History(
         submissions=[Submission(f"name of {ONE}", ONE), Submission(f"name of {TWO}", TWO)],
         grants=[late, good, last],
@@ -113,6 +117,7 @@ def world() -> World:
         ],
         readings=[Reading(ONE, 2, 3, 4), Reading(ONE, 5, 7, 8)],
         watched={int(event["seq"]): event["id"] for event in events},
+        lease_seconds=2.0,
     )
     return World(history, Found(list(documents.values()), events, {ONE: ["a line"]}))
 
@@ -217,6 +222,14 @@ def _grant_the_same_fence(world: World) -> None:
     world.history.grants[1] = replace(world.history.grants[1], fence=1)
 
 
+def _grant_an_older_fence(world: World) -> None:
+    world.history.grants[0] = replace(world.history.grants[0], fence=3)
+
+
+def _take_back_too_early(world: World) -> None:
+    world.event(f"{ONE}:4")["time"] = "2026-11-21T09:00:09.999Z"
+
+
 def _accept_an_old_fence(world: World) -> None:
     world.report(3, outcome=Outcome.ACCEPTED)
 
@@ -236,7 +249,7 @@ def _lose_progress(world: World) -> None:
 
 
 def _lose_a_grant(world: World) -> None:
-    world.history.grants.append(Grant(TWO, "lse_4", 2, ANNA, answered=11))
+    world.history.grants.append(Grant(TWO, "lse_4", 2, ANNA, began=10, answered=11))
 
 
 def _do_what_was_refused(world: World) -> None:
@@ -284,6 +297,8 @@ def _answer_with_a_fault(world: World) -> None:
         (_start_despite_a_failure, "started-anyway"),
         (_change_the_document, "document-differs"),
         (_grant_the_same_fence, "fence-not-increasing"),
+        (_grant_an_older_fence, "fence-not-increasing"),
+        (_take_back_too_early, "lease-cut-short"),
         (_accept_an_old_fence, "stale-write"),
         (_let_a_stranger_write, "foreign-write"),
         (_lose_a_completion, "lost-report"),

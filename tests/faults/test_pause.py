@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from tests.faults.agent import Agent, register
 from tests.faults.client import Answer, Client, open_client, until
+from tests.faults.collecting import EVENTS, TASKS
 from tests.faults.experiment import LEASE_SECONDS, SETTINGS, mongod_pid, run
 from tests.faults.history import Grant, History, Outcome, Verb
-from tests.faults.load import EVENTS, TASKS, Agent, Shape, register
+from tests.faults.shape import Shape
 from tests.servers import ServerProcess
 
 PAUSED_PERIODS = 2

@@ -2,11 +2,14 @@
 
 The whole of it, with numbers of one's own:
 
-    SOAK_TASKS=5000 SOAK_NODES=3 SOAK_AGENTS=6 SOAK_SEED=7 make soak-hive
+    SOAK_TASKS=5000 SOAK_NODES=3 SOAK_AGENTS=6 SOAK_SEED=7 SOAK_PAUSE_SECONDS=8 make soak-hive
+
+With SOAK_KEEP=1 the table of the run is kept in `SOAK.md` beside this file.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +18,17 @@ import pytest
 
 from tests.faults.experiment import Verdict, run
 from tests.faults.history import Outcome
-from tests.faults.load import Shape
 from tests.faults.several import FAULTS, SeveralNodes
+from tests.faults.shape import Shape
+from tests.faults.soak_report import soak_report
 
 TASKS = int(os.environ.get("SOAK_TASKS", "100000"))
 NODES = int(os.environ.get("SOAK_NODES", "3"))
 AGENTS = int(os.environ.get("SOAK_AGENTS", "6"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
-SHORT = ("kill a node", "stop Redis", "kill mongod")
+PAUSE_SECONDS = float(os.environ.get("SOAK_PAUSE_SECONDS", "8"))
+log = logging.getLogger(__name__)
+SHORT = ("kill a node", "stop an agent", "stop Redis", "kill an agent", "kill mongod")
 
 
 @pytest.fixture
@@ -51,8 +57,10 @@ def judge(verdict: Verdict, at_least: int) -> None:
 
 @pytest.mark.timeout(240)
 def test_two_nodes_lose_nothing_when_everything_around_them_dies(hive: SeveralNodes) -> None:
-    """A node, mongod and Redis are killed or stopped: every task ends once, with its history."""
-    judge(run(hive, hive.faults(SHORT, longest_seconds=0.7), seed=21), at_least=30)
+    """Nodes, agents, mongod, Redis are killed or stopped: each task ends once, with its history."""
+    shape = Shape(agents=3, apart=True)
+    verdict = run(hive, hive.faults(SHORT, longest_seconds=0.7), seed=21, shape=shape)
+    judge(verdict, at_least=30)
 
 
 @pytest.mark.soak
@@ -61,8 +69,21 @@ def test_two_nodes_lose_nothing_when_everything_around_them_dies(hive: SeveralNo
 def test_soak_of_the_hive(hive: SeveralNodes) -> None:
     """So many tasks in mixed graphs over these nodes and agents, and every fault all the time."""
     shape = Shape(
-        submitters=8, agents=AGENTS, slots=8, pause_seconds=0.02, drain_seconds=600, tasks=TASKS
+        submitters=6,
+        agents=AGENTS,
+        slots=16,
+        pause_seconds=0.02,
+        drain_seconds=900,
+        tasks=TASKS,
+        open_tasks=2_000,
+        batch=60,
+        apart=True,
     )
-    verdict = run(hive, hive.faults(list(FAULTS)), seed=SEED, shape=shape)
+    faults = hive.endless_faults(list(FAULTS), longest_seconds=PAUSE_SECONDS)
+    verdict = run(hive, faults, seed=SEED, shape=shape)
+    report = soak_report(verdict, hive.happened)
+    log.info("%s", report)
+    if "SOAK_KEEP" in os.environ:
+        Path(__file__).with_name("SOAK.md").write_text(report)
     judge(verdict, at_least=min(TASKS, 30))
     assert set(hive.happened) == set(FAULTS)
