@@ -20,7 +20,7 @@ import pytest
 
 from server.data_directory import DataDirectory
 from tests.faults.experiment import mongod_pid, run
-from tests.faults.load import Shape
+from tests.faults.shape import Shape
 from tests.servers import ServerProcess, wait_until
 
 ANSWER_SECONDS = 2.5

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.experiment import SETTINGS, kills, run
-from tests.faults.load import Shape
 from tests.faults.mutated_server import MUTATIONS
+from tests.faults.shape import Shape
 from tests.servers import ServerProcess
 
 SHAPE = Shape(pause_seconds=0.05, drain_seconds=10.0)
@@ -23,6 +23,9 @@ SEEN_AS = {
     "receipt-first": {"lost-task"},
     "claim-in-two-steps": {"illegal-move"},
     "insert-twice": {"unexpected-task"},
+    "acknowledged-in-memory": {"lost-task", "lost-report"},
+    "lease-by-own-clock": {"lease-cut-short"},
+    "stale-read": {"backward-read"},
 }
 
 
