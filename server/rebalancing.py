@@ -34,10 +34,10 @@ class Rebalancer:
 
     async def rebalance(self, actor: Actor) -> Sequence[TakenBack]:
         """As the port says."""
-        found = [
-            *await self._holders.drained(limit=MOST),
-            *await self._holders.offline(limit=MOST),
-        ]
+        drained = await self._holders.drained(limit=MOST)
+        named = {one.task_id for one in drained}
+        offline = await self._holders.offline(limit=MOST)
+        found = [*drained, *(one for one in offline if one.task_id not in named)]
         return await self._take(found[:MOST], actor)
 
     async def carry_on(self, *, limit: int) -> None:
