@@ -85,6 +85,10 @@ bench: setup ## Measurements.
 bench-limits: setup ## How exact the shared rate limits are: a million decisions.
 	$(BIN)/python -m benchmarks.limits
 
+.PHONY: bench-dispatch
+bench-dispatch: setup ## What a task costs, beside Celery and taskiq: twenty minutes.
+	.ci/bench
+
 .PHONY: scan
 scan: setup ## Scan a running server with wapiti.
 	$(MEMORY) .ci/scan
@@ -95,6 +99,6 @@ release-contract: setup ## Keep a copy of the contracts as released (REPLACE=1: 
 
 .PHONY: clean
 clean: ## Remove what was built and cached; data directories stay.
-	rm -rf .venv .venv-scan build dist *.egg-info clients/python/*.egg-info \
+	rm -rf .venv .venv-scan .venv-bench build dist *.egg-info clients/python/*.egg-info \
 	    .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -35,13 +35,14 @@ def running_mongod(directory: Path) -> Iterator[str]:
 
 
 class RedisProcess:
-    """A Valkey of its own behind a Unix socket, which keeps nothing on disk.
+    """A Valkey of its own behind a Unix socket, which keeps nothing on disk unless told to.
 
-    It dies with the thread that starts it.
+    It dies with the thread that starts it. `options` are those of its configuration.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **options: str) -> None:
         self._directory = directory
+        self._options = options
         self._socket = directory / "valkey"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,6 +59,7 @@ class RedisProcess:
         self._socket.unlink(missing_ok=True)
         parent = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
         options = {"port": "0", "unixsocket": str(self._socket), "save": "", "appendonly": "no"}
+        options |= self._options
         given = [part for name, value in options.items() for part in (f"--{name}", value)]
         self._process = process = subprocess.Popen(
             [*parent, str(get_binary_path()), *given],
@@ -97,9 +99,9 @@ class RedisProcess:
 
 
 @contextlib.contextmanager
-def running_redis(directory: Path) -> Iterator[RedisProcess]:
+def running_redis(directory: Path, **options: str) -> Iterator[RedisProcess]:
     """A Valkey of its own."""
-    process = RedisProcess(directory)
+    process = RedisProcess(directory, **options)
     process.start()
     try:
         yield process

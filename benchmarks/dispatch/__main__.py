@@ -10,20 +10,46 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from benchmarks.dispatch import hive
+from benchmarks.dispatch import hive, peers
 from benchmarks.dispatch.figures import Figures, Plan
 from benchmarks.dispatch.machine import describe_machine
 from benchmarks.dispatch.report import describe
 
 HERE = Path(__file__).resolve().parent
 Measure = Callable[[Path, Plan, Figures], None]
-CONTENDERS: dict[str, Measure] = {"hive": hive.measure}
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Measures all its rows; `notes` say how."""
+
+    measure: Measure
+    notes: Sequence[str]
+
+
+CONTENDERS = {
+    "hive": Contender(hive.measure, [hive.NOTE]),
+    **{
+        peer.module.removesuffix("_peer"): Contender(
+            partial(peers.measure, peer), [peer.note, peers.REDIS_NOTE]
+        )
+        for peer in (peers.CELERY, peers.TASKIQ)
+    },
+}
+PACE_NOTE = (
+    "Every task appends a line to a file when it starts, by which its start is known and that it"
+    " ran once. Clocks are the machine's one. Before each figure some tasks run that don't count."
+    " Contenders take turns, in the reverse order in every other round."
+)
 
 
 def main() -> None:
@@ -39,12 +65,15 @@ def main() -> None:
                 sys.stderr.write(f"round {number + 1} of {given.rounds}: {name}\n")
                 folder = Path(place) / f"{name}-{number}"
                 folder.mkdir()
-                CONTENDERS[name](folder, plan, figures)
+                CONTENDERS[name].measure(folder, plan, figures)
     measured = (
-        f"`python -m benchmarks.dispatch --keep`, {datetime.now(UTC):%Y-%m-%d}, {machine}; load"
-        f" average before the end {os.getloadavg()[0]:.1f}."
+        f"`{shlex.join(['python', '-m', 'benchmarks.dispatch', *sys.argv[1:]])}`,"
+        f" {datetime.now(UTC):%Y-%m-%d}, {machine}; load average before the end"
+        f" {os.getloadavg()[0]:.1f}."
     )
-    report = describe(figures, plan, given.rounds, measured)
+    # Some share a note.
+    notes = dict.fromkeys(note for name in names for note in CONTENDERS[name].notes)
+    report = describe(figures, plan, given.rounds, measured=measured, notes=[*notes, PACE_NOTE])
     sys.stdout.write(report)
     if given.keep:
         (HERE / "RESULTS.md").write_text(report, encoding="utf-8")

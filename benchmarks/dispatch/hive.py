@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from agentzero_client import AsyncClient
@@ -17,20 +19,28 @@ from benchmarks.dispatch.hive_agent import CAPABILITY
 from benchmarks.dispatch.marks import VARIABLE, Marks
 from benchmarks.dispatch.pace import all_started, at_once, one_at_a_time, until
 from benchmarks.dispatch.workers import running_workers
+from server.embedded import find_mongod
 from tests.servers import ServerProcess
 
 BATCH = 1_000
 PAGE = 200
 LOOK_SECONDS = 0.05
 END_SECONDS = 60.0
-DURABLE = "journaled by a majority before each answer: submission, lease, start, completion"
+DURABLE = "journaled by a majority before each answer"
 DONE = "the server says `completed`"
 SOCKET = Row("AgentZero API, WebSocket", "POST /tasks", DURABLE, DONE)
 POLL = Row("AgentZero API, long poll", "POST /tasks", DURABLE, DONE)
 BATCHES = Row("AgentZero API, batches", f"POST /tasks/batch, {BATCH:,} each", DURABLE, DONE)
 SINGLE = Row("AgentZero API, one by one", "POST /tasks, {at_once} at once", DURABLE, DONE)
 SETTINGS = {"RATE_LIMIT_ENABLED": "false"}
-"""All else is as shipped: load shedding, audit log and access log are on."""
+NOTE = (
+    "AgentZero API: one `agentzero serve` with its mongod, rate limits off"
+    " (`AGENTZERO_RATE_LIMIT_ENABLED=false`), all else as shipped: load shedding, audit log, access"
+    " log and event log are on. Agents are the shipped Python runtime, each in a process of its own"
+    " with {slots} slots; the submitter is the shipped Python client. Each change of a task"
+    " (submitted, leased and started, completed) is written with its event, journaled by a majority"
+    " of one. The end of the last task is what the server says."
+)
 
 Submit = Callable[[AsyncClient, str, Plan], Awaitable[None]]
 
@@ -192,3 +202,12 @@ def measure(folder: Path, plan: Plan, figures: Figures) -> None:
                     figures.add_rate(row, workers, asyncio.run(hive.rate(marks, submit)))
     finally:
         server.stop()
+    figures.add_versions({"AgentZero API": version("agentzero-api"), "MongoDB": mongod_version()})
+
+
+def mongod_version() -> str:
+    """Of the embedded one."""
+    said = subprocess.run(  # noqa: S603  # Ours.
+        [find_mongod(), "--version"], stdout=subprocess.PIPE, check=True, text=True
+    )
+    return said.stdout.split()[2].removeprefix("v")

@@ -12,13 +12,18 @@ LEAST_PER_SECOND = 1_000.0
 OURS = "AgentZero API"
 
 
-def describe(figures: Figures, plan: Plan, rounds: int, measured: str) -> str:
-    """Tables, and what became of the aims."""
+def describe(
+    figures: Figures, plan: Plan, rounds: int, *, measured: str, notes: Sequence[str]
+) -> str:
+    """Tables, what became of the aims, and how it was done."""
     parts = ["# From submission to start, and to the end", "", measured, ""]
     if figures.latencies:
         parts += latency_table(figures)
     if figures.rates:
         parts += rate_table(figures, plan, rounds)
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(figures.versions.items()))
+    texts = [note.format(slots=plan.slots, at_once=plan.at_once) for note in notes]
+    parts += ["## How", "", *(f"- {text}" for text in texts), f"- Versions: {versions}."]
     return "\n".join(parts) + "\n"
 
 
