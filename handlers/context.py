@@ -78,7 +78,9 @@ class Cookie:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: JSON body, status (None: the contract's first success status), extra headers.
+    """An answer: body, status (None: the contract's first success status), extra headers.
+
+    The body is JSON, `bytes` as they are to be sent, or `Bytes` that are sent piece by piece.
 
     `principal` is who turned out to call, when the operation itself is what proves it: a login.
     `cookie` is one that the client is to keep, or to drop.

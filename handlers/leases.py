@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from handlers.context import Context, Reply
-from handlers.views import lease_view, receipt_view
+from handlers.views import artifact_view, lease_view, receipt_view
 from hive import task_machine as machine
+from hive.artifacts import OCTETS, Upload, check_name
 from hive.attempts import LateReport
 from hive.errors import HiveError, LeaseLost
 from hive.leases import LeaseProof
@@ -58,6 +59,25 @@ async def append_lease_logs(context: Context, *, lease_id: str, body: dict[str, 
         seconds=seconds,
     )
     return Reply({"task_id": task.task_id, "log_count": task.log_count})
+
+
+async def attach_artifact(
+    context: Context,
+    *,
+    lease_id: str,
+    artifact_name: str,
+    fence: int,
+    content_type: str | None,
+    content: bytes,
+) -> Reply:
+    """Hand a file over with the task."""
+    task_id, artifact = await context.services.artifacts.attach(
+        LeaseProof(lease_id, fence),
+        Upload(check_name(artifact_name), content, content_type or OCTETS),
+        context.actor,
+        agent_id=_holder(context),
+    )
+    return Reply(artifact_view(task_id, artifact))
 
 
 async def complete_lease(context: Context, *, lease_id: str, body: dict[str, Any]) -> Reply:

@@ -12,7 +12,13 @@ from typing import Any
 from handlers.batch_views import batch_view, graph_view
 from handlers.context import Context, Reply
 from handlers.pages import open_page, read_labels
-from handlers.views import log_line_view, receipt_view, task_summary_view, task_view
+from handlers.views import (
+    artifact_view,
+    log_line_view,
+    receipt_view,
+    task_summary_view,
+    task_view,
+)
 from hive import batches, submission
 from hive import task_machine as machine
 from hive.attempts import require_ended
@@ -217,6 +223,23 @@ async def get_task_logs(context: Context, *, task_id: str, limit: int, after: in
     dropped = await context.services.logs.dropped(task_id)
     shown = {"task_id": task_id, "logs": [log_line_view(line) for line in lines]}
     return Reply({**shown, "dropped": dropped} if dropped else shown)
+
+
+async def get_task_artifacts(context: Context, *, task_id: str) -> Reply:
+    """The files that the task's agents handed over."""
+    task = await context.services.tasks.get(task_id)
+    shown = [artifact_view(task_id, artifact) for artifact in task.artifacts]
+    return Reply({"task_id": task_id, "artifacts": shown})
+
+
+async def get_task_artifact(context: Context, *, task_id: str, artifact_name: str) -> Reply:
+    """The bytes of one file, as they came."""
+    artifact, content = await context.services.artifacts.open(task_id, artifact_name)
+    headers = {
+        "ETag": f'"{artifact.sha256}"',
+        "Content-Disposition": f'attachment; filename="{artifact.name}"',
+    }
+    return Reply(content, headers=headers)
 
 
 def _inner_call(plan: batches.Plan, index: int) -> InnerCall:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hive.agents import Agent, ControlRequest
 from hive.api_keys import KeyStatus, speaks_for
+from hive.artifacts import Artifact
 from hive.identity import ApiKey, Session
 from hive.ports import LogLine
 from hive.schedules import Schedule
@@ -208,6 +209,7 @@ def task_summary_view(task: Task) -> View:
             "reason": task.reason,
             "cancel_requested": task.cancel_requested or None,
             "log_count": task.log_count,
+            "artifact_count": task.artifact_count,
             "run_at": task.run_at,
             "started_at": task.started_at,
             "ended_at": task.ended_at,
@@ -236,10 +238,24 @@ def task_view(task: Task) -> View:
             "concurrency": _fields(spec.concurrency),
             "fairness": _fields(spec.fairness),
             "deduplication": _fields(spec.deduplication),
+            "artifacts": [artifact_view(task.task_id, one) for one in task.artifacts] or None,
             "lease": lease
             and {"agent_id": lease.agent_id, "fence": lease.fence, "expires_at": lease.expires_at},
         }
     )
+
+
+def artifact_view(task_id: str, artifact: Artifact) -> View:
+    """The schema `Artifact`."""
+    return {
+        "name": artifact.name,
+        "size": artifact.size,
+        "content_type": artifact.content_type,
+        "sha256": artifact.sha256,
+        "attempt": artifact.attempt,
+        "created_at": artifact.created_at,
+        "url": f"/api/v1/tasks/{task_id}/artifacts/{artifact.name}",
+    }
 
 
 def user_view(detail: UserDetail) -> View:

@@ -25,6 +25,7 @@ EVENT_TYPES: Final[Mapping[str, str]] = {
     "task.started": "An agent took the task.",
     "task.progress": "The agent reported progress.",
     "task.log": "Log lines were appended; at most one event per task and second.",
+    "task.artifact_added": "The agent handed a file over, or replaced one.",
     "task.retrying": "An attempt ended without success and the task is tried again.",
     "task.late_result": "What came under a lease that was taken back is kept; it does not count.",
     "task.released": "The agent gave the task back unfinished.",

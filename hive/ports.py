@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from hive.agents import Agent, AgentStatus
 from hive.api_key_ports import ApiKeys
+from hive.artifacts import Artifacts
 from hive.attempts import LateReport
 from hive.audit_ports import AuditReader
 from hive.batches import Batches
@@ -340,6 +341,7 @@ class Services:
     agents: Agents
     tasks: Tasks
     logs: TaskLogs
+    artifacts: Artifacts
     events: EventLog
     audit: AuditReader
     submissions: Submissions

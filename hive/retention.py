@@ -31,10 +31,16 @@ class Kept:
 
 RETENTIONS: Final[Sequence[Kept]] = (
     Kept(
-        "ended tasks, with their log lines",
+        "ended tasks, with their log lines and artifacts",
         "task_retention_days",
         "days since the end; 0 keeps them for ever",
         "duty `retention`, never while a task that has not ended depends on it",
+    ),
+    Kept(
+        "artifacts of one task",
+        None,
+        "as long as the task, or until they are replaced",
+        "the write that replaces; duty `retention` for what a kill left behind",
     ),
     Kept(
         "log lines of one task",
@@ -91,6 +97,12 @@ class OldData(Protocol):
 
     async def delete_retired(self, *, limit: int) -> int:
         """Delete tasks that were retired an hour ago, their lines first; how many there were."""
+
+    async def sweep_files(self, *, limit: int) -> int:
+        """Delete files that no task names and none ever will; how many were looked after.
+
+        It reads `limit` at once, and all of them.
+        """
 
     async def delete_tombstones(self, *, limit: int) -> int:
         """Delete agents and schedules that were removed a week ago; how many."""

@@ -118,7 +118,7 @@ def report_progress(
     task: Task, proof: LeaseProof, progress: Mapping[str, Any], lease_seconds: float
 ) -> Change:
     """Record progress; it renews the lease, too."""
-    held = _require_lease(task, proof)
+    held = require_lease(task, proof)
     return Change(
         "task.progress",
         {"progress": dict(progress), "lease": _renewed(held, lease_seconds)},
@@ -132,7 +132,7 @@ def complete(task: Task, proof: LeaseProof, result: RawJson | None) -> Change | 
     """
     if task.ended_by == proof and task.status is _S.COMPLETED:
         return None
-    held = _require_lease(task, proof)
+    held = require_lease(task, proof)
     fields: dict[str, Any] = {} if result is None else {"result": result}
     return _end(task, _S.COMPLETED, held, fields, by_holder=True)
 
@@ -144,7 +144,7 @@ def fail(task: Task, proof: LeaseProof, error: TaskError, chance: float) -> Chan
     """
     if task.ended_by == proof and task.status is _S.FAILED:
         return None
-    held = _require_lease(task, proof)
+    held = require_lease(task, proof)
     if task.cancel_requested:
         return _end(task, _S.CANCELLED, held, {"reason": task.reason or CANCELLED}, by_holder=True)
     final = not error.retryable or error.code in task.spec.non_retryable
@@ -153,7 +153,7 @@ def fail(task: Task, proof: LeaseProof, error: TaskError, chance: float) -> Chan
 
 def release(task: Task, proof: LeaseProof, reason: str | None) -> Change:
     """Give the task back unfinished. The attempt does not count; a cancelled one ends."""
-    held = _require_lease(task, proof)
+    held = require_lease(task, proof)
     if task.cancel_requested:
         return _end(task, _S.CANCELLED, held, {"reason": task.reason or CANCELLED}, by_holder=True)
     _require_move(task, _S.QUEUED)
@@ -292,7 +292,8 @@ def _require_move(task: Task, to: TaskStatus) -> None:
         )
 
 
-def _require_lease(task: Task, proof: LeaseProof) -> TaskLease:
+def require_lease(task: Task, proof: LeaseProof) -> TaskLease:
+    """The lease of the task, which has to be this one. Raises LeaseLost."""
     held = task.lease
     if held is None or (held.lease_id, held.fence) != (proof.lease_id, proof.fence):
         raise LeaseLost(task_id=task.task_id, fence=task.fence)

@@ -16,6 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from hive.artifacts import Artifact
 from hive.leases import LeaseProof, TaskLease
 from hive.raw_json import RawJson
 from hive.task_spec import TaskSpec
@@ -59,8 +60,8 @@ SUMMARY_FIELDS: Final = (
     "name", "description", "priority", "status", "owner", "agent_id", "attempt", "max_attempts",
     "dependencies", "dependency_count", "waiting_on", "required_capabilities", "agent_labels",
     "sticky", "on_dependency_failure", "labels",
-    "progress", "error", "retries_ended", "reason", "cancel_requested", "log_count", "run_at",
-    "started_at", "ended_at", "version", "created_at", "updated_at",
+    "progress", "error", "retries_ended", "reason", "cancel_requested", "log_count",
+    "artifact_count", "run_at", "started_at", "ended_at", "version", "created_at", "updated_at",
 )  # fmt: skip
 """What lists and events tell of a task, besides `task_id`: everything but the free-form values."""
 
@@ -126,6 +127,8 @@ class Task:
     retries_ended: RetriesEnded | None = None
     attempts_before: int = 0
     late_result: LateResult | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    artifact_count: int | None = None
 
     @property
     def has_ended(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from handlers.context import Reply
+from hive.artifacts import Bytes
 from hive.raw_json import RawJson
 from server.contract import JSON, Operation
 from server.cookies import write_cookie
@@ -47,13 +48,17 @@ _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response that is ready to be sent; `code` is that of a problem."""
+    """A response that is ready to be sent; `code` is that of a problem.
+
+    With `pieces` the body is empty, and they are sent instead.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     content_type: str | None
     code: str | None = None
+    pieces: Bytes | None = None
 
 
 def security_headers(scheme: str) -> Mapping[str, str]:
@@ -84,6 +89,8 @@ def make_answer(operation: Operation, reply: Reply) -> Answer:
     headers = dict(reply.headers)
     if reply.cookie is not None:
         headers["Set-Cookie"] = write_cookie(reply.cookie)
+    if isinstance(reply.body, Bytes):
+        return Answer(status, headers, b"", content_type, pieces=reply.body)
     if reply.body is None and content_type is None:
         return Answer(status, headers, b"", None)
     body = reply.body if isinstance(reply.body, bytes) else encode_json(reply.body)

@@ -24,6 +24,7 @@ from server.binding import BoundOperation
 from server.connection_counts import MAX_CONNECTIONS, MAX_PER_ADDRESS, ConnectionCounts
 from server.cors import Cors
 from server.http1 import StrictServer
+from server.large_bodies import BODY_SECONDS, LargeBodies
 from server.load import Load
 from server.origins import Origins
 from server.pipeline import (
@@ -47,7 +48,6 @@ from server.shedding import Gate, Turnstile
 from server.versions import Versions
 
 HEADER_SECONDS = 10.0
-BODY_SECONDS = 10.0
 
 
 class HiveApplication(Application):
@@ -76,6 +76,7 @@ def make_app(
     trusted_proxies: Iterable[Network | str] = (),
     origins: Iterable[str] = (),
     max_body_bytes: int = 1024 * 1024,
+    max_large_body_bytes: int = 16 * 1024 * 1024,
     load: Load | None = None,
     referee: Judges | None = None,
     cache: CachesAnswers | None = None,
@@ -108,6 +109,7 @@ def make_app(
         origins=allowed_origins,
         cors=Cors(allowed_origins, operations.values(), routes),
         max_body_bytes=max_body_bytes,
+        large_bodies=LargeBodies(max_large_body_bytes),
         new_call_id=new_call_id,
         referee=referee,
         cache=cache,

@@ -29,6 +29,9 @@ def tag_answer(operation: Operation, reply: Reply, answer: Answer) -> Answer:
     """Put the validator on a representation that was made just now, and let clients keep it."""
     if not operation.is_conditional or answer.status != HTTPStatus.OK:
         return answer
+    if answer.pieces is not None:
+        # Its handler knows what is in them, and has tagged it.
+        return replace(answer, headers={"Cache-Control": KEPT, **answer.headers})
     opaque = _hash(answer)
     if (version := _version_of(reply.body)) is not None:
         opaque = f"{version}.{opaque}"

@@ -28,6 +28,7 @@ from server.operations import (
 from server.parameters import Parameter, build_parameter
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
+OCTETS = "application/octet-stream"
 MAX_RAW_DEPTH = 4
 """How many levels inside a body free-form values may be declared."""
 _OPENAPI = "openapi.yaml"
@@ -115,6 +116,7 @@ def _read_operation(
         public=declared.get("security", documents[_OPENAPI].get("security")) == [],
         parameters=tuple(parameters.values()),
         body=_read_request_body(documents, (*where, "requestBody"), declared.get("requestBody")),
+        content_type=_read_content_type(documents, declared.get("requestBody")),
         responses=MappingProxyType(responses),
         extensions=MappingProxyType({k: v for k, v in declared.items() if k.startswith("x-")}),
         document=declared,
@@ -155,6 +157,8 @@ def _read_request_body(
     if given is None:
         return None
     _, declared = documents.follow(_OPENAPI, given)
+    if OCTETS in declared["content"]:
+        return None
     if JSON not in declared["content"]:
         raise ContractError([f"{path[1]} {path[2]}: a body that is not {JSON} is not supported"])
     _, schema = documents.follow(_OPENAPI, declared["content"][JSON]["schema"])
@@ -169,6 +173,18 @@ def _read_request_body(
         raw_members=frozenset(path[0] for path in raw if len(path) == 1),
         raw_paths=frozenset(path for path in raw if len(path) > 1),
     )
+
+
+def _read_content_type(documents: Documents, given: Any) -> str | None:
+    """The media type of a body that is taken as it is."""
+    if given is None:
+        return None
+    _, declared = documents.follow(_OPENAPI, given)
+    if OCTETS not in declared["content"]:
+        return None
+    if len(declared["content"]) > 1 or declared.get("required"):
+        raise ContractError([f"a body of {OCTETS} has no other types, and may be empty"])
+    return OCTETS
 
 
 def _raw_paths(

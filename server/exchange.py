@@ -8,6 +8,7 @@ over 8 MiB is refused before it is read, and the connection closed.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import structlog
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
 from hive.audit import holds_secret
@@ -22,6 +24,8 @@ from hive.errors import HiveError
 from server.access_log import write_access
 from server.answers import SECURITY_HEADERS, STRICT_TRANSPORT, Answer, encode_json, join_fields
 from server.cors import asks_first, vary_by_origin
+from server.large_bodies import seconds_for
+from server.pieces import cut_off, send_pieces
 from server.pipeline import Call, Pipeline
 from server.problems import (
     PROBLEM_JSON,
@@ -52,6 +56,9 @@ class Exchange(RequestHandler):
         self.pipeline = pipeline
         self._received: list[bytes] = []
         self._received_bytes = 0
+        self._limit = self._kept = pipeline.max_body_bytes
+        self._reserved = 0
+        self._unkept: HiveError | None = None
         self._counted = False
         self.body = b""
         self._is_recorded = False
@@ -64,7 +71,11 @@ class Exchange(RequestHandler):
         """Take the request its way and answer it."""
         raise NotImplementedError
 
-    def prepare(self) -> None:
+    async def room_for(self, size: int) -> int:
+        """How large the body may be, when it is declared to be so large."""
+        raise NotImplementedError
+
+    def prepare(self) -> Awaitable[None] | None:
         """Settle who asks, before the body arrives; refuse a body that is not worth reading."""
         self.pipeline.running += 1
         self._counted = True
@@ -73,30 +84,56 @@ class Exchange(RequestHandler):
         # This class counts the body itself, so that it can answer with a problem.
         if isinstance(request.connection, HTTP1Connection):
             request.connection.set_max_body_size(_NO_LIMIT)
-        expects = request.headers.get("Expect", "").lower() == "100-continue"
+        declared = _declared_length(request.headers)
+        return self._prepare_large(declared) if declared > self._limit else None
+
+    async def _prepare_large(self, declared: int) -> None:
+        """Keep a large body if there is a reason to and room for it.
+
+        What is not kept is read all the same, so that the client hears why; unless it waits for
+        leave to send it, or it is too large even for that.
+        """
+        expects = self.request.headers.get("Expect", "").lower() == "100-continue"
         most = self.pipeline.max_body_bytes if expects else MAX_DRAINED_BYTES
-        if _declared_length(request.headers) > most:
+        try:
+            self._limit = await self.room_for(declared)
+        except HiveError as error:
+            self._unkept, self._limit = error, declared
+            if declared > most:
+                self._refuse_early(await self.pipeline.limits.charge_failure(self.call, error))
+            return
+        if declared > max(most, self._limit):
             self._refuse_early(self._too_large())
+
+    def reserve(self, size: int) -> None:
+        """Keep a body of this size, and give it the time that it needs. Raises Overloaded."""
+        self.pipeline.large_bodies.reserve(size)
+        self._reserved = self._kept = size
+        if isinstance(self.request.connection, HTTP1Connection):
+            self.request.connection.set_body_timeout(seconds_for(size))
 
     def data_received(self, chunk: bytes) -> None:
         """Keep the body up to the limit, drain it beyond, and hang up when it goes on and on."""
         self._received_bytes += len(chunk)
-        if self._received_bytes <= self.pipeline.max_body_bytes:
+        if self._received_bytes <= self._kept:
             self._received.append(chunk)
         else:
             self._received.clear()
-        if self._received_bytes > MAX_DRAINED_BYTES and not self._finished:
+        most = max(MAX_DRAINED_BYTES, self._kept)
+        if self._received_bytes > most and not self._finished:
             self._refuse_early(self._too_large())
 
     def check_limits(self) -> None:
         """Raise UriTooLong, ContentTooLarge."""
         if len(self.request.uri or "") > MAX_URL_BYTES:
             raise UriTooLong(f"The URL is longer than {MAX_URL_BYTES} bytes.")
-        if self._received_bytes > self.pipeline.max_body_bytes:
+        if self._received_bytes > self._limit:
             raise self._too_large()
 
     async def take_body(self) -> bytes:
-        """The whole body, as it came; a large one when it is its turn."""
+        """The whole body, as it came; a large one when it is its turn. Raises what kept it out."""
+        if self._unkept is not None:
+            raise self._unkept
         await self.pipeline.turns.wait(self._received_bytes)
         self.body = b"".join(self._received)
         self._received.clear()
@@ -152,10 +189,35 @@ class Exchange(RequestHandler):
                 answer = self.refuse(full)
         self.send(answer)
 
+    async def send_all(self, answer: Answer) -> None:
+        """Send it; what comes in pieces as fast as the client takes them, one at a time."""
+        if answer.pieces is None or self.request.method == "HEAD" or self._finished:
+            self.send(answer)
+            return
+        self._begin(answer)
+        self._put_common_headers()
+        try:
+            await send_pieces(self, answer.pieces)
+        except StreamClosedError:
+            pass
+        except Exception as error:  # noqa: BLE001 - the answer has begun: it can only be cut off
+            log.warning("answer cut off", reason=str(error), request_id=self.request_id)
+            cut_off(self)
+        self.finish().add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+
     def send(self, answer: Answer) -> None:
         """Send it, with what the parts of the pipeline want to have on every answer."""
         if self._finished:
             return
+        self._begin(answer)
+        if answer.body:
+            # Tornado leaves it out of the answer to HEAD, which says how long it would be.
+            self.write(answer.body)
+        # A client that has gone is nobody's error: its exception is taken, so that nobody logs it.
+        self.finish().add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+
+    def _begin(self, answer: Answer) -> None:
+        """Status and headers."""
         self.set_status(answer.status)
         for name, value in join_fields(self.call.headers, answer.headers).items():
             self.set_header(name, value)
@@ -165,14 +227,11 @@ class Exchange(RequestHandler):
             self.set_header("Connection", "close")
         if answer.content_type is not None:
             self.set_header("Content-Type", answer.content_type)
-        if answer.body:
-            # Tornado leaves it out of the answer to HEAD, which says how long it would be.
-            self.write(answer.body)
-        # A client that has gone is nobody's error: its exception is taken, so that nobody logs it.
-        self.finish().add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+        if answer.pieces is not None:
+            self.set_header("Content-Length", str(answer.pieces.size))
 
     def _too_large(self) -> ContentTooLarge:
-        return ContentTooLarge(f"The body is larger than {self.pipeline.max_body_bytes} bytes.")
+        return ContentTooLarge(f"The body is larger than {self._limit} bytes.")
 
     @cached_property
     def request_id(self) -> str:
@@ -208,6 +267,10 @@ class Exchange(RequestHandler):
 
     def finish(self, chunk: str | bytes | dict[Any, Any] | None = None) -> Any:
         """Put on what depends on the request, whoever made the answer, then finish it."""
+        self._put_common_headers()
+        return super().finish(chunk)
+
+    def _put_common_headers(self) -> None:
         self.set_header("X-Request-Id", self.request_id)
         parts = self.pipeline
         if parts.origins.scheme(self.request) == "https":
@@ -215,7 +278,6 @@ class Exchange(RequestHandler):
         for name, value in parts.cors.headers(self.request).items():
             self.set_header(name, value)
         self.set_header("Vary", vary_by_origin(self._headers.get("Vary")))
-        return super().finish(chunk)
 
     def compute_etag(self) -> str | None:
         """None: `server/conditional.py` makes it."""
@@ -256,6 +318,8 @@ class Exchange(RequestHandler):
         if self._counted:
             self._counted = False
             self.pipeline.running -= 1
+        self.pipeline.large_bodies.give_back(self._reserved)
+        self._reserved = 0
 
 
 def read_request_id(headers: HTTPHeaders) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from hive import api_keys, login_attempts, signing
 from hive.agents import CONTROLS_KEPT
 from hive.api_keys import TooManyApiKeys
+from hive.artifacts import MOST_ARTIFACTS, TooManyArtifacts
 from hive.errors import Conflict, HiveError, LogTrimmed, Unavailable
 from hive.idempotency import (
     KEPT_SECONDS,
@@ -40,10 +41,12 @@ from server import (
     exchange,
     http1,
     json_body,
+    large_bodies,
     login_guard,
     password_policy,
     passwords,
     peers,
+    pieces,
     reports_in_flight,
     request_heads,
     signatures,
@@ -140,7 +143,8 @@ def _transport() -> Iterator[Limit]:
         RequestTimeout,
         "silent when nothing was sent at all",
     )
-    yield Limit("time for the body", f"{app.BODY_SECONDS:.0f} s", RequestTimeout)
+    yield Limit("time for the body", f"{large_bodies.BODY_SECONDS:.0f} s", RequestTimeout)
+    yield from _artifacts()
     closed = "the connection is closed"
     yield Limit("idle after an answer", f"{http1.KEEP_ALIVE_SECONDS:.0f} s", closed)
     yield Limit("time in which a client takes an answer", f"{http1.ANSWER_SECONDS:.0f} s", closed)
@@ -163,6 +167,36 @@ def _transport() -> Iterator[Limit]:
         f"depth {json_body.MAX_DEPTH}, {json_body.MAX_STRUCTURE:,} arrays, objects and members, "
         "integers of 64 bits, finite numbers, unique keys, valid Unicode",
         MalformedJson,
+    )
+
+
+def _artifacts() -> Iterator[Limit]:
+    """Bodies over the limit of all others, and what is made of them."""
+    fields = Settings.model_fields
+    one, of_task = fields["max_artifact_bytes"].default, fields["max_task_artifact_bytes"].default
+    speed = _size(large_bodies.BYTES_PER_SECOND)
+    yield Limit(
+        "an artifact",
+        f"`AGENTZERO_MAX_ARTIFACT_BYTES`, {_size(one)}",
+        ContentTooLarge,
+        f"over the limit of other bodies it needs `Content-Length`, and has 1 s for {speed}",
+    )
+    yield Limit(
+        "artifacts over the limit of other bodies that arrive at once on a node",
+        f"{_size(large_bodies.AT_ONCE * one)}, {large_bodies.AT_ONCE} of the largest",
+        Overloaded,
+        "with `Retry-After`",
+    )
+    yield Limit("artifacts of a task", str(MOST_ARTIFACTS), TooManyArtifacts)
+    yield Limit(
+        "artifacts of a task together",
+        f"`AGENTZERO_MAX_TASK_ARTIFACT_BYTES`, {_size(of_task)}",
+        TooManyArtifacts,
+    )
+    yield Limit(
+        "time in which a client takes a piece of an artifact",
+        f"{pieces.PIECE_SECONDS:.0f} s",
+        "the connection is closed",
     )
 
 

@@ -80,6 +80,8 @@ class Operation:
     document: Mapping[str, Any] = field(repr=False)
     item_fields: ItemFields | None = None
     """Of the objects in the array that it answers with."""
+    content_type: str | None = None
+    """Of a body that is taken as it is: its bytes are the argument `content`, none without one."""
 
     @property
     def success(self) -> Response:
@@ -147,9 +149,16 @@ class Operation:
         return bool(self.extensions.get("x-audit") != "none")
 
     @property
+    def max_body_bytes(self) -> int | None:
+        """How large its body may be at most; None for the limit that all others have."""
+        declared: int | None = self.extensions.get("x-max-body-bytes")
+        return declared
+
+    @property
     def argument_names(self) -> frozenset[str]:
         """The keywords that the handler takes, `body` included."""
         names = {one.argument for one in self.parameters if not one.for_pipeline}
+        names |= {"content"} if self.content_type else set()
         return frozenset(names | {"body"} if self.body else names)
 
     def read_parameters(

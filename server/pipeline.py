@@ -25,6 +25,7 @@ from server.routing import Routes
 from server.turns import Turns
 
 if TYPE_CHECKING:
+    from server.large_bodies import LargeBodies
     from server.load import Place
     from server.rest import RestHandler
 
@@ -226,6 +227,7 @@ class Pipeline:
     origins: Origins
     cors: Cors
     max_body_bytes: int
+    large_bodies: LargeBodies
     new_call_id: Callable[[], str]
     referee: Judges | None = None
     cache: CachesAnswers | None = None

@@ -10,7 +10,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import stream_request_body
 
 from handlers.context import Context, Reply
-from hive.errors import InvalidToken, OriginNotAllowed, Unauthenticated
+from hive.errors import HiveError, InvalidToken, OriginNotAllowed, Unauthenticated
 from hive.idempotency import Chosen
 from hive.permissions import Principal
 from server.answers import Answer, make_answer
@@ -71,7 +71,7 @@ class RestHandler(Exchange):
                 return
             except Exception as error:  # noqa: BLE001 - here exceptions become answers
                 answer = self.refuse(await parts.limits.charge_failure(self.call, error))
-            self.send(await self.recorded(answer))
+            await self.send_all(await self.recorded(answer))
 
     get = put = post = delete = patch = head = serve
 
@@ -81,6 +81,23 @@ class RestHandler(Exchange):
         bound, path = self.pipeline.routes.find(request.method or "", request.path, request.query)
         self.call.operation = bound.operation
         return bound, path
+
+    async def room_for(self, size: int) -> int:
+        """How large a body of the operation may be; room for this one is taken if it fits.
+
+        Raises what keeps the operation from being run, and Overloaded.
+        """
+        parts = self.pipeline
+        try:
+            operation = self.route()[0].operation
+        except HiveError:
+            return parts.max_body_bytes
+        limit = parts.large_bodies.limit_of(operation, parts.max_body_bytes)
+        if parts.max_body_bytes < size <= limit:
+            principal = await self._authenticate(operation)
+            parts.authorization.permit(operation, principal, self.address)
+            self.reserve(size)
+        return limit
 
     async def _authenticate(self, operation: Operation) -> Principal | None:
         if operation.public:
@@ -133,8 +150,8 @@ class RestHandler(Exchange):
         self, operation: Operation, path: dict[str, str], body: bytes
     ) -> dict[str, Any]:
         request = self.request
-        if body and operation.body is not None:
-            _check_content_type(request.headers)
+        if body and (operation.body is not None or operation.content_type is not None):
+            _check_content_type(request.headers, operation.content_type or JSON)
         try:
             query = parse_query(request.query)
         except ValueError as error:
@@ -146,7 +163,9 @@ class RestHandler(Exchange):
         }
         cookies = self._read_cookies(operation)
         arguments = operation.read_parameters(path, query, headers, cookies)
-        if body:
+        if operation.content_type is not None:
+            arguments["content"] = body
+        elif body:
             arguments["body"] = operation.read_body(body)
         elif operation.body is not None:
             if operation.body.required:
@@ -186,17 +205,18 @@ def _lines(headers: HTTPHeaders, name: str) -> list[str]:
     return [", ".join(lines)] if name in _LISTS else lines
 
 
-def _check_content_type(headers: HTTPHeaders) -> None:
+def _check_content_type(headers: HTTPHeaders, wanted: str) -> None:
+    refusal = UnsupportedMediaType(None if wanted == JSON else f"Send {wanted}, as it is.")
     if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-        raise UnsupportedMediaType
+        raise refusal
     media_type, *parameters = headers.get("Content-Type", "").split(";")
     charsets = [
         p.partition("=")[2].strip().lower()
         for p in parameters
         if p.strip().lower().startswith("charset")
     ]
-    if media_type.strip().lower() != JSON or not _UTF8.issuperset(charsets):
-        raise UnsupportedMediaType
+    if media_type.strip().lower() != wanted or not _UTF8.issuperset(charsets):
+        raise refusal
 
 
 __all__ = ["RestHandler", "read_bearer"]

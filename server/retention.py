@@ -1,4 +1,4 @@
-"""Takes away what is old: ended tasks with their log lines, and tombstones of agents.
+"""Takes away what is old: ended tasks with their log lines and files, and tombstones of agents.
 
 One node at a time has the duty `retention`. Every step is idempotent, so a second one does no harm.
 """
@@ -48,6 +48,7 @@ class Retention:
                 await asyncio.sleep(PAUSE_SECONDS)
         # Also without retention: what was retired before is on its way.
         await self._delete("tasks", self._old.delete_retired)
+        await self._old.sweep_files(limit=PAGE)
         await self._delete("agents", self._old.delete_tombstones)
 
     async def _delete(self, what: str, delete: Callable[..., Awaitable[int]]) -> None:

@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     admin_allowlist: Annotated[tuple[str, ...], NoDecode] = ()
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=8_388_608)
+    max_artifact_bytes: int = Field(16_777_216, ge=1_024, le=67_108_864)
+    max_task_artifact_bytes: int = Field(67_108_864, ge=1_024, le=1_073_741_824)
     max_connections: int = Field(16_384, ge=16, le=1_048_576)
     max_connections_per_address: int = Field(4_096, ge=1, le=1_048_576)
     rate_limit_enabled: bool = True

@@ -53,6 +53,10 @@ function send(requests) {
     body = JSON.stringify(request.body);
     headers["Content-Type"] = "application/json";
   }
+  if (request.raw !== undefined) {
+    body = request.raw;
+    headers["Content-Type"] = "application/octet-stream";
+  }
   const answer = http.request(request.method, `${URL}${request.path}`, body, { headers });
   trends[request.op].add(answer.timings.duration);
   if (answer.status < 200 || answer.status > 299) {

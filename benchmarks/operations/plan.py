@@ -26,13 +26,18 @@ TASKS = 300
 LEAST = 20
 # The ring takes no more: tokens of each key are accepted for an hour.
 MOST_KEYS = 30
+OCTETS = {"Content-Type": "application/octet-stream"}
+ARTIFACT_WORDS = 400
 
 Request = dict[str, Any]
 
 
 @dataclass
 class Plan:
-    """Both lists of requests; a request has `op`, `method`, `path`, `token` and maybe `body`."""
+    """Both lists of requests.
+
+    A request has `op`, `method`, `path`, `token` and maybe `body` (JSON) or `raw` (as it is).
+    """
 
     mixed: list[Request] = field(default_factory=list)
     hashing: list[Request] = field(default_factory=list)
@@ -83,7 +88,7 @@ class Preparation:
 
     def call(self, method: str, path: str, token: str = "", **options: Any) -> Any:
         """The JSON of a success."""
-        headers = {"Authorization": f"Bearer {token or self._admin}"}
+        headers = {"Authorization": f"Bearer {token or self._admin}", **options.pop("headers", {})}
         answer = self._client.request(method, path, headers=headers, **options)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
@@ -172,6 +177,23 @@ class Preparation:
 
     def _get_task_status(self, count: int) -> Iterator[Request]:
         return (self._request("GET", f"{self._any_task()}/status") for _ in range(count))
+
+    def _get_task_artifacts(self, count: int) -> Iterator[Request]:
+        return (self._request("GET", f"{self._any_task()}/artifacts") for _ in range(count))
+
+    def _get_task_artifact(self, count: int) -> Iterator[Request]:
+        lease_id, fence, key = self._kept[0]
+        path = f"/api/v1/leases/{lease_id}/artifacts/read"
+        content = b"word,count" * ARTIFACT_WORDS
+        made = self.call("PUT", path, key, params={"fence": fence}, content=content, headers=OCTETS)
+        return self._same(count, "GET", made["url"])
+
+    def _attach_artifact(self, count: int) -> Iterator[Request]:
+        for number in range(count):
+            lease_id, fence, key = self._chance.choice(self._kept)
+            path = f"/api/v1/leases/{lease_id}/artifacts/words-{number % 8}?fence={fence}"
+            raw = f"{self._name('word')}," * ARTIFACT_WORDS
+            yield {**self._request("PUT", path, key), "raw": raw}
 
     def _get_user(self, count: int) -> Iterator[Request]:
         return self._same(count, "GET", f"/api/v1/users/{self._new_user().user_id}")

@@ -19,6 +19,7 @@ from server import recorder as recording
 from server.addresses import AddressResolver
 from server.agent_links import AgentLinks
 from server.app import HiveApplication, make_app
+from server.artifacts import NodeArtifacts
 from server.audit_trail import AuditTrail
 from server.authentication import Authenticator
 from server.authorization import Authorization
@@ -147,6 +148,7 @@ async def open_node(
             trusted_proxies=settings.trusted_proxies,
             origins=settings.cors_origins,
             max_body_bytes=settings.max_body_bytes,
+            max_large_body_bytes=settings.max_artifact_bytes,
             limits=limits,
             load=load,
             referee=_referee(settings),
@@ -368,6 +370,12 @@ def _make_services(
         agents=store.agents,
         tasks=store.tasks,
         logs=store.logs,
+        artifacts=NodeArtifacts(
+            store.tasks,
+            store.artifact_files,
+            TypeIdentifiers(),
+            most_bytes=settings.max_task_artifact_bytes,
+        ),
         events=store.events,
         scheduling=make_scheduling(store),
         audit=store.audit,

@@ -11,6 +11,7 @@ from server.data_directory import DataDirectory
 from server.limit_table import StoreTimes
 from server.settings import Settings
 from storage.mongo.agents import MongoAgents
+from storage.mongo.artifacts import MongoArtifactFiles
 from storage.mongo.audit import MongoAudit
 from storage.mongo.batches import MongoBatches
 from storage.mongo.client import (
@@ -57,6 +58,7 @@ class Store:
     graphs: MongoGraphs
     subtree_orders: MongoSubtreeOrders
     logs: MongoTaskLogs
+    artifact_files: MongoArtifactFiles
     notices: MongoNotices
     events: MongoEventLog
     sweeps: MongoSweeps
@@ -84,6 +86,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     tasks = MongoTasks(database, priority_age_seconds=settings.priority_age_seconds)
     schedules = MongoSchedules(database)
     logs = MongoTaskLogs(database, tasks, keep=settings.log_lines_per_task)
+    artifact_files = MongoArtifactFiles(database)
     old = MongoOldData(database)
     batches = MongoBatches(database, tasks)
     subtree_orders = MongoSubtreeOrders(database)
@@ -106,6 +109,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
     await schedules.prepare()
     await messages.prepare()
     await holders.prepare()
+    await artifact_files.prepare()
     await schema.migrate(uuid.uuid4().hex)
     return Store(
         agents=agents,
@@ -116,6 +120,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, uri: str) -> Sto
         graphs=MongoGraphs(tasks.collection),
         subtree_orders=subtree_orders,
         logs=logs,
+        artifact_files=artifact_files,
         notices=notices,
         events=events,
         sweeps=MongoSweeps(tasks, agents),

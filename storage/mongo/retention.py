@@ -2,8 +2,8 @@
 
 1. `retired_at` is set: from then on no new task can depend on it (`MongoTasks.statuses`).
 2. An hour later whatever was submitted meanwhile has been written. A task that is waited for is
-   brought back, and its dependents are told; the others are deleted, log lines before the task, so
-   that a kill between the two leaves nothing that nobody finds again.
+   brought back, and its dependents are told; the others are deleted, log lines and files before the
+   task, so that a kill between the two leaves nothing that nobody finds again.
 
 Neither step is visible: no event, no new version.
 """
@@ -18,6 +18,7 @@ from pymongo import ASCENDING, IndexModel
 
 from hive.retention import DAY_SECONDS, RETIRED_SECONDS, TOMBSTONE_DAYS, Place
 from hive.tasks import ENDED, TaskStatus
+from storage.mongo.artifacts import MongoArtifactFiles
 from storage.mongo.client import Database, Document, guarded, make_indexes
 
 LINES_AT_ONCE: Final = 5000
@@ -58,6 +59,7 @@ class MongoOldData:
     def __init__(self, database: Database, *, retired_seconds: float = RETIRED_SECONDS) -> None:
         self._tasks = database["tasks"]
         self._lines = database["task_logs"]
+        self._files = MongoArtifactFiles(database)
         self._agents = database["agents"]
         self._schedules = database["schedules"]
         self._leaders = database["leaders"]
@@ -110,8 +112,12 @@ class MongoOldData:
         kept = await self._bring_back(ids)
         going = [each for each in ids if each not in kept]
         await self._delete_lines(going)
+        await self._files.delete_of(going)
         await self._tasks.delete_many({"_id": {"$in": going}, **due})
         return len(ids)
+
+    async def sweep_files(self, *, limit: int) -> int:
+        return await self._files.sweep(limit=limit)
 
     @guarded
     async def delete_tombstones(self, *, limit: int) -> int:

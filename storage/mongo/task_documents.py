@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from hive.artifacts import Artifact
 from hive.leases import LeaseProof, TaskLease
 from hive.raw_json import RawJson
 from hive.task_bodies import read_concurrency, read_deduplication
@@ -54,6 +55,8 @@ def read_task(document: Document) -> Task:
         retries_ended=_read_retries_ended(document),
         attempts_before=document.get("attempts_before", 0),
         late_result=_read_late_result(document),
+        artifacts=tuple(Artifact(**one) for one in document.get("artifacts", ())),
+        artifact_count=document.get("artifact_count"),
     )
 
 

@@ -141,7 +141,11 @@ INDEXES = (
     ),
 )
 WITHOUT_FREE_FORM = {"event": False, "parameters": False, "result": False, "late_result": False}
-AS_SHOWN = {**WITHOUT_FREE_FORM, **{name: {"$slice": SHOWN_AT_MOST} for name in LONG_LISTS}}
+AS_SHOWN = {
+    **WITHOUT_FREE_FORM,
+    "artifacts": False,
+    **{name: {"$slice": SHOWN_AT_MOST} for name in LONG_LISTS},
+}
 
 
 class MongoTasks:

@@ -15,7 +15,7 @@ from hive.permissions import Role
 from server.contract import Contract, Operation
 from server.resources import openapi_path
 from tests.api.running import PASSWORD, Agent, Api, RunningNode, found
-from tests.contract.hostile import ANY_VERSION, example_body
+from tests.contract.hostile import ANY_VERSION, example_body, required_query
 
 CONTRACT = Contract.load(openapi_path())
 OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values()]
@@ -53,6 +53,8 @@ async def make_existing(node: RunningNode, admin: Api, owner: Api) -> Existing:
     (record,) = await found(
         lambda: admin.ok("GET", "/api/v1/audit", params={"limit": 1}), bool, "a record is there"
     )
+    artifact = lease.path("artifacts/existing")
+    await lease.api.ok("PUT", artifact, params={"fence": lease.fence})
     mailbox = f"/api/v1/agents/{agent.agent_id}/messages"
     message = await owner.ok("POST", mailbox, json={"data": {"topic": "existing"}})
     named = {
@@ -66,6 +68,7 @@ async def make_existing(node: RunningNode, admin: Api, owner: Api) -> Existing:
         "schedule_id": schedule["schedule_id"],
         "record_id": record["record_id"],
         "message_id": message["message_id"],
+        "artifact_name": "existing",
     }
     return Existing(agent, task_id, lease.lease_id, named)
 
@@ -91,4 +94,5 @@ async def send_example(
     """The example request of the contract, on the target."""
     body = {} if operation.body is None else {"json": example_body(operation)}
     headers = {**ANY_VERSION, **options.pop("headers", {})}
+    options.setdefault("params", required_query(operation))
     return await api.request(operation.method, target, headers=headers, **{**body, **options})

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
@@ -79,6 +80,19 @@ def path_of(operation: Operation, value: str = "unknown") -> str:
         if parameter.location == "path":
             path = path.replace("{" + parameter.name + "}", value)
     return path
+
+
+def required_query(operation: Operation) -> dict[str, Any]:
+    """The examples of what the query has to have."""
+    needed = {one.name for one in operation.parameters if one.location == "query" and one.required}
+    declared = operation.document.get("parameters", ())
+    return {one["name"]: one["example"] for one in declared if one.get("name") in needed}
+
+
+def example_target(operation: Operation) -> str:
+    """The path, and the query that the operation can't be without."""
+    query = urlencode(required_query(operation))
+    return f"{path_of(operation)}?{query}" if query else path_of(operation)
 
 
 def example_body(operation: Operation) -> Any:
@@ -213,7 +227,8 @@ def size_attacks(operation: Operation, *, max_body_bytes: int) -> Iterator[Attac
     path = path_of(operation)
     body = example_bytes(operation)
     method = operation.method
-    yield Attack("body", method, path, frozenset({413}), b" " * (max_body_bytes + 1))
+    if operation.max_body_bytes is None:
+        yield Attack("body", method, path, frozenset({413}), b" " * (max_body_bytes + 1))
     url = f"{path}?x="
     url += "y" * (8 * 1024 + 1 - len(url))
     yield Attack("URL", method, url, frozenset({414}), body)

@@ -21,6 +21,7 @@ from tests.contract.hostile import (
     Attack,
     example_body,
     example_bytes,
+    example_target,
     json_attacks,
     key_attacks,
     method_attacks,
@@ -104,7 +105,7 @@ async def test_the_example_gets_through(
     await Attack(
         "example",
         operation.method,
-        path_of(operation),
+        example_target(operation),
         frozenset({operation.success.status}),
         example_bytes(operation),
     ).send(client)

@@ -34,6 +34,7 @@ TASK_OPERATIONS = (
     "cancel_subtree",
     "get_task",
     "get_task_logs",
+    "get_task_artifacts",
     "get_task_status",
     "get_task_diagnosis",
     "update_task",
@@ -155,8 +156,9 @@ def prepare(admin: Arranging, role: Role) -> Caller:
 def _hive_given(admin: Arranging, owner: Arranging, agents: list[dict[str, Any]]) -> Given:
     one, two = agents
     tasks = [owner.post("tasks", name=f"task {n}")["task_id"] for n in range(QUEUED_TASKS)]
-    leases = admin.post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS) + 1)
+    leases = admin.post(f"agents/{one['agent_id']}/leases", max_leases=len(LEASE_OPERATIONS) + 2)
     failing = leases.pop()
+    attaching = leases.pop()
     error = {"code": "broken", "message": "broken", "retryable": False}
     body = {"fence": failing["fence"], "error": error}
     failed = admin.post(f"leases/{failing['lease_id']}/fail", **body)
@@ -174,6 +176,7 @@ def _hive_given(admin: Arranging, owner: Arranging, agents: list[dict[str, Any]]
     for name in TASK_OPERATIONS:
         given[name] = {"path": {"task_id": tasks[-1]}}
     given |= _messages_given(admin, one["agent_id"])
+    given |= _artifacts_given(admin, attaching)
     given["retry_task"] = {"path": {"task_id": failed["task_id"]}}
     return given
 
@@ -188,6 +191,16 @@ def _messages_given(admin: Arranging, agent_id: str) -> Given:
         "list_messages": {"path": {"agent_id": agent_id}, "cursor": following},
         "acknowledge_message": {"path": named},
     }
+
+
+def _artifacts_given(admin: Arranging, lease: dict[str, Any]) -> Given:
+    """A file that is there, and a lease to hand others over under."""
+    uploaded = {"lease_id": lease["lease_id"], "artifact_name": "words.csv"}
+    path = "/api/v1/leases/{lease_id}/artifacts/{artifact_name}".format_map(uploaded)
+    answer = admin.client.put(path, params={"fence": lease["fence"]})
+    assert answer.is_success, answer.text
+    downloaded = {"task_id": lease["task"]["task_id"], "artifact_name": "words.csv"}
+    return {"attach_artifact": {"path": uploaded}, "get_task_artifact": {"path": downloaded}}
 
 
 def _users_given(admin: Arranging) -> Given:
