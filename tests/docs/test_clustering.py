@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from hive.nodes import SEEN_SECONDS
 from server.bootstrap.serving import LEAVING_SECONDS
 from server.duties import LEASE_SECONDS, RETRY_SECONDS
+from server.hub import RING_EVENTS
 from server.tokens import LEEWAY_SECONDS
 from server.workers import MAX_ENDS
 from tests.servers import ROOT
@@ -30,3 +32,6 @@ def test_the_times_are_those_of_the_code() -> None:
     assert f"For {LEAVING_SECONDS} s the node still accepts" in PAGE
     assert f"more than {LEEWAY_SECONDS} s ahead" in PAGE
     assert MAX_ENDS == 5, "docs: five ends within a minute"
+    assert f"the list of nodes within {SEEN_SECONDS:g} s" in PAGE
+    assert LEASE_SECONDS + 2 * RETRY_SECONDS < 6, "docs: in new hands within 6 s"
+    assert f"the newest {RING_EVENTS:,} events" in PAGE

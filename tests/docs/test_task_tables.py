@@ -118,12 +118,11 @@ def test_tables_of_choices_name_each() -> None:
     assert re.findall(r"`(\w+)`", changed) == [field.name for field in fields(TaskUpdate)]
 
 
-def test_page_says_what_is_guaranteed_and_what_is_not() -> None:
-    """A sentence each; the reaper's period is that of the code."""
-    for title in ("Guarantees", "What is not guaranteed"):
-        (section,) = re.findall(rf"^## {title}\n\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-        assert len(re.findall(r"^- \*\*", section, re.MULTILINE)) > 5
-    assert f"every {Periods(1, 1, 1).turn:g} s" in PAGE
+def test_times_are_those_of_the_code() -> None:
+    """Of the reaper."""
+    turn = Periods(1, 1, 1).turn
+    assert f"The reaper looks every {turn:g} s" in PAGE
+    assert f"up to {turn:g} s as long as a reaper looks" in PAGE
 
 
 def _first_column(name: str) -> list[str]:
