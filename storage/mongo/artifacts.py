@@ -34,6 +34,7 @@ FILE_INDEXES: Final = (
         partialFilterExpression={"pending": True},
     ),
 )
+SHOWN: Final = {"pending": True, "metadata": True}
 CHUNK_INDEX: Final = IndexModel(
     [("files_id", ASCENDING), ("n", ASCENDING)], name="files_id_1_n_1", unique=True
 )
@@ -101,7 +102,7 @@ class MongoArtifactFiles:
         place = ""
         while True:
             query = {"pending": True, "_id": {"$gt": place}}
-            found = self._files.find(query, {"metadata": True}).sort("_id", ASCENDING).limit(limit)
+            found = self._files.find(query, SHOWN).sort("_id", ASCENDING).limit(limit)
             page = [row async for row in found]
             for row in page:
                 settled += await self._sweep_one(row)
@@ -119,7 +120,7 @@ class MongoArtifactFiles:
 
     async def _settle(self, task_id: str, file_id: str) -> None:
         # Files before the task: one that was named when it was read, and is not now, is replaced.
-        found = self._files.find({"metadata.task_id": task_id}, {"pending": True, "metadata": True})
+        found = self._files.find({"metadata.task_id": task_id}, SHOWN)
         entries = [row async for row in found]
         task = await self._find_task(task_id)
         named = _named(task)
