@@ -5,7 +5,7 @@ All methods raise `Unavailable` when the store does not answer in time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,12 +14,12 @@ from typing import Any, Protocol
 from hive.changes import Actor, Change
 from hive.events import Event
 from hive.leases import NewLease
-from hive.ports import DecideTask, Holdings
+from hive.ports import DecideTask
 from hive.task_spec import DependencyPolicy
 from hive.tasks import Task, TaskStatus
 
 
-class Queue(Holdings, Protocol):
+class Queue(Protocol):
     """The queued tasks, as the claimer of a node sees them."""
 
     async def claim(
@@ -30,6 +30,23 @@ class Queue(Holdings, Protocol):
         At most one claimer gets a task. Without `lease.key` only tasks without a concurrency key,
         with it only tasks of that key. Raises SlotTaken when a slot is in use.
         """
+
+    async def claim_many(
+        self,
+        leases: Sequence[NewLease],
+        capability_keys: Sequence[str],
+        start: Callable[[NewLease], Change],
+        actor: Actor,
+    ) -> Sequence[Task]:
+        """Put these leases of one agent on the most urgent queued tasks without a concurrency key.
+
+        Fewer tasks than leases when there are no more, or when some slots are in use. Raises
+        SlotTaken when tasks were there and others were faster each time.
+        """
+
+    @property
+    def has_keyed(self) -> bool:
+        """Whether tasks with a concurrency key may be queued, as of the last `queued_keys`."""
 
     async def queued_keys(self) -> Sequence[str]:
         """The capability keys under which something is queued."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -259,19 +260,35 @@ class NodeDispatcher:
             return leased
         for _ in range(SLOT_ATTEMPTS):
             used = await self._queue.slots_in_use(agent.agent_id)
-            free = [slot for slot in range(1, agent.spec.slots + 1) if slot not in used]
+            unused = (slot for slot in range(1, agent.spec.slots + 1) if slot not in used)
             try:
-                for slot in free[: max_leases - len(leased)]:
-                    task = await self._claim_one(agent.agent_id, words, slot, keys)
-                    if task is None:
-                        return leased
-                    leased.append(task)
+                slots = list(islice(unused, max_leases - len(leased)))
+                await self._fill(leased, agent.agent_id, words, slots, keys)
             except SlotTaken:
                 continue
             return leased
         # Others were faster each time, and there may be more for this one.
         self._wake.set()
         return leased
+
+    async def _fill(
+        self,
+        leased: list[Task],
+        agent_id: str,
+        labels: tuple[str, ...],
+        slots: Sequence[int],
+        keys: Sequence[str],
+    ) -> None:
+        """Lease tasks into these slots, as far as there are any. Raises SlotTaken."""
+        if len(slots) > 1 and not self._queue.has_keyed:
+            leases = [self._new_lease(agent_id, labels, slot) for slot in slots]
+            leased += await self._queue.claim_many(leases, keys, machine.start, Actor(agent_id))
+            return
+        for slot in slots:
+            task = await self._claim_one(agent_id, labels, slot, keys)
+            if task is None:
+                return
+            leased.append(task)
 
     async def _claim_one(
         self, agent_id: str, labels: tuple[str, ...], slot: int, keys: Sequence[str]
@@ -288,18 +305,28 @@ class NodeDispatcher:
                 if key_slot is None:
                     saturated.append(head[0])
                     continue
-            lease = NewLease(
-                self._identifiers.new("lse"),
-                agent_id,
-                slot,
-                self._lease_seconds,
-                key=head[0] if head else None,
-                key_slot=key_slot,
-                labels=labels,
-            )
+            lease = self._new_lease(agent_id, labels, slot, head[0] if head else None, key_slot)
             task = await self._queue.claim(lease, keys, machine.start(lease), Actor(agent_id))
             if task is not None or head is None:
                 return task
+
+    def _new_lease(
+        self,
+        agent_id: str,
+        labels: tuple[str, ...],
+        slot: int,
+        key: str | None = None,
+        key_slot: int | None = None,
+    ) -> NewLease:
+        return NewLease(
+            self._identifiers.new("lse"),
+            agent_id,
+            slot,
+            self._lease_seconds,
+            key=key,
+            key_slot=key_slot,
+            labels=labels,
+        )
 
     async def _queued_keys(self) -> Iterable[str]:
         now = time.monotonic()

@@ -62,7 +62,7 @@ class NodePresence:
 
     async def refresh(self, agent_id: str, *, online: bool | None = None) -> Agent:
         """As the port says. Raises AgentNotFound."""
-        running = len(await self._queue.held_by(agent_id))
+        running = len(await self._queue.slots_in_use(agent_id))
         return await self._agents.change(
             agent_id,
             lambda agent: machine.observe(

@@ -32,7 +32,7 @@ from hive.task_spec import Concurrency, TaskPriority, TaskSpec, capability_key
 from hive.tasks import Task
 from server.dispatcher import NodeDispatcher
 from server.embedded import EmbeddedMongo
-from storage.mongo.tasks import FIRST, LANES, in_queue
+from storage.mongo.queue import FIRST, LANES, in_queue
 from tests.storage.store import ME, Store, open_store, proof_of
 
 SETS = tuple((f"kind-{n % 10}", f"size-{n // 10}") for n in range(50))
@@ -69,7 +69,7 @@ class Queue:
         lease = NewLease(self.store.new("lse"), self.agent_id, 1, 30.0)
         keys, change = [capability_key(needs) for needs in SETS], machine.start(lease)
         began = time.perf_counter()
-        task = await self.store.tasks.claim(lease, keys, change, ME)
+        task = await self.store.tasks.queue.claim(lease, keys, change, ME)
         self.updates.append((time.perf_counter() - began) * 1_000)
         assert task is not None
         return task
@@ -102,7 +102,9 @@ async def make(stack: AsyncExitStack, uri: str, name: str, tasks: int) -> Queue:
         ]
         await store.tasks.resources.save_all(writes, ME, upsert=True)
     agent = await store.register(capabilities=CAPABILITIES, slots=1)
-    dispatcher = NodeDispatcher(store.tasks, store.tasks, store.agents, store, lease_seconds=30.0)
+    dispatcher = NodeDispatcher(
+        store.tasks.queue, store.tasks, store.agents, store, lease_seconds=30.0
+    )
     store.tasks.on_commit(dispatcher.committed)
     return Queue(store, dispatcher, agent.agent_id, tasks)
 

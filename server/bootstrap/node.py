@@ -263,7 +263,7 @@ def _make_engine(
     store.hive.on_commit(gate.committed)
     hub.subscribe(gate.heard)
     dispatcher = NodeDispatcher(
-        store.tasks,
+        store.tasks.queue,
         store.tasks,
         store.agents,
         TypeIdentifiers(),
@@ -271,7 +271,7 @@ def _make_engine(
         gate=gate,
     )
     gate.on_open(dispatcher.wake)
-    presence = NodePresence(store.agents, store.tasks)
+    presence = NodePresence(store.agents, store.tasks.queue)
     releaser = Releaser(store.tasks, store.sweeps)
     task_waits = NodeTaskWaits(store.tasks)
     hub.subscribe(task_waits.heard)

@@ -20,6 +20,7 @@ from hive.errors import NotFound, WriteConflict
 from hive.ports import Label
 from storage.mongo.changes import in_time, update_pipeline
 from storage.mongo.client import Document, guarded
+from storage.mongo.group_commit import SHOWN, GroupCommit, weight_of
 
 R = TypeVar("R")
 ATTEMPTS = 32
@@ -53,6 +54,7 @@ class Resources(Generic[R]):
         alive: Mapping[str, Any],
         capped: Mapping[str, int] | None = None,
         prepare: Callable[[Change], Awaitable[Change]] | None = None,
+        group_commit: bool = False,
     ) -> None:
         self.collection = collection
         self.read = read
@@ -63,6 +65,7 @@ class Resources(Generic[R]):
         self._capped = capped or {}
         # What has to be read or taken elsewhere before a change can be written.
         self._prepare = prepare
+        self._group = GroupCommit(collection) if group_commit else None
         self._committed: list[Committed] = []
 
     def on_commit(self, callback: Committed) -> None:
@@ -107,15 +110,21 @@ class Resources(Generic[R]):
             saved = await self.save(in_time_only, replace(change, deadline=None), actor)
             return saved or await self.save(query, change.deadline.otherwise, actor)
         change = await self.prepared(change)
-        document = await self.collection.find_one_and_update(
-            query,
-            self._pipeline(change, actor),
-            projection={"event": False},
-            upsert=upsert,
-            sort=sort,
-            hint=hint,
-            return_document=ReturnDocument.AFTER,
-        )
+        pipeline = self._pipeline(change, actor)
+        if self._group is not None and "_id" in query and "version" in query:
+            document = await self._group.write(
+                query, pipeline, upsert=upsert, weight=weight_of(change)
+            )
+        else:
+            document = await self.collection.find_one_and_update(
+                query,
+                pipeline,
+                projection=SHOWN,
+                upsert=upsert,
+                sort=sort,
+                hint=hint,
+                return_document=ReturnDocument.AFTER,
+            )
         if document is None:
             return None
         resource = self.read(document)

@@ -1,9 +1,4 @@
-"""Tasks in MongoDB: one document a task, its lease inside it.
-
-What spans documents is kept exact by unique partial indexes: a slot of an agent (`lease.agent_id`,
-`lease.slot`) and a slot of a concurrency key (`lease.key`, `lease.key_slot`) belong to one lease
-at most, and go with it.
-"""
+"""Tasks in MongoDB: one document a task, its lease inside it. The queue is in `queue.py`."""
 
 from __future__ import annotations
 
@@ -14,60 +9,26 @@ from pymongo.errors import DuplicateKeyError
 
 from hive.attempts import HEARTBEAT, LateReport
 from hive.changes import Actor, After, Change
-from hive.errors import LeaseLost, LeaseNotFound, SlotTaken, TaskNotFound
-from hive.leases import LeaseProof, NewLease
+from hive.errors import HiveError, LeaseLost, LeaseNotFound, TaskNotFound
+from hive.leases import LeaseProof
 from hive.ports import DecideTask, TaskFilter
 from hive.queue_order import DEFAULT_AGE_SECONDS
 from hive.tasks import LONG_LISTS, SHOWN_AT_MOST, SUMMARY_FIELDS, Task, TaskStatus
 from storage.mongo.admission import INDEXES as ADMISSION_INDEXES
 from storage.mongo.admission import Admission
-from storage.mongo.attempts import BUDGET_INDEX, WITHIN_BUDGET, keep_late_result
+from storage.mongo.attempts import BUDGET_INDEX, keep_late_result
 from storage.mongo.changes import expression
 from storage.mongo.client import Database, Document, guarded, make_indexes
 from storage.mongo.fairness import FairTurns
+from storage.mongo.known_leases import KnownLeases
 from storage.mongo.open_tasks import OPEN_INDEXES, holding_key, why_not_open
-from storage.mongo.queue_places import QueuePlaces, open_to
+from storage.mongo.queue import INDEXES as QUEUE_INDEXES
+from storage.mongo.queue import MongoQueue
+from storage.mongo.queue_places import QueuePlaces
 from storage.mongo.resources import LABELS_INDEX, Committed, Resources, labelled
 from storage.mongo.task_documents import read_task
 
-LANES, KEYED = "queue_lanes", "queue_keyed"
-FIRST = [("queue_order", ASCENDING), ("_id", ASCENDING)]
 INDEXES = (
-    # A lane is a concurrency key, or "" for the tasks without one.
-    IndexModel(
-        [
-            ("status", ASCENDING),
-            ("capability_key", ASCENDING),
-            ("lane", ASCENDING),
-            ("queue_order", ASCENDING),
-            ("_id", ASCENDING),
-        ],
-        name=LANES,
-    ),
-    # Keys whose slots are all in use are passed over in the index, without reading a task.
-    IndexModel(
-        [
-            ("status", ASCENDING),
-            ("capability_key", ASCENDING),
-            ("queue_order", ASCENDING),
-            ("_id", ASCENDING),
-            ("concurrency.key", ASCENDING),
-        ],
-        name=KEYED,
-        partialFilterExpression={"concurrency.key": {"$exists": True}},
-    ),
-    IndexModel(
-        [("lease.agent_id", ASCENDING), ("lease.slot", ASCENDING)],
-        name="slot_unique",
-        unique=True,
-        partialFilterExpression={"lease.agent_id": {"$exists": True}},
-    ),
-    IndexModel(
-        [("lease.key", ASCENDING), ("lease.key_slot", ASCENDING)],
-        name="key_slot_unique",
-        unique=True,
-        partialFilterExpression={"lease.key": {"$exists": True}},
-    ),
     IndexModel(
         [("lease.lease_id", ASCENDING)],
         name="lease_unique",
@@ -149,7 +110,7 @@ AS_SHOWN = {
 
 
 class MongoTasks:
-    """The ports `hive.ports.Tasks` and `hive.duty_ports.Queue`."""
+    """The port `hive.ports.Tasks`; `queue` is the port `hive.duty_ports.Queue`."""
 
     def __init__(
         self, database: Database, *, priority_age_seconds: float = DEFAULT_AGE_SECONDS
@@ -167,17 +128,19 @@ class MongoTasks:
             alive={},
             capped=dict.fromkeys(LONG_LISTS, SHOWN_AT_MOST),
             prepare=places.complete,
+            group_commit=True,
         )
         self.admission = Admission(self.resources)
         self.collection = self.resources.collection
-        # Queued tasks with a concurrency key cost a claim one query more; most hives have none.
-        self._keyed_queue = True
-        self._keyed_commits = 0
-        self.resources.on_commit(self._note_key)
+        self.queue = MongoQueue(self.resources)
+        self._known = KnownLeases()
+        self.resources.on_commit(self._known.committed)
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
-        await make_indexes(self.collection, (*INDEXES, *OPEN_INDEXES, *ADMISSION_INDEXES))
+        await make_indexes(
+            self.collection, (*INDEXES, *QUEUE_INDEXES, *OPEN_INDEXES, *ADMISSION_INDEXES)
+        )
         await self._turns.prepare()
 
     def on_commit(self, callback: Committed) -> None:
@@ -198,6 +161,8 @@ class MongoTasks:
 
     @guarded
     async def statuses(self, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
+        if not task_ids:
+            return {}
         # A retired one is about to be deleted: nothing new may depend on it.
         named = {"_id": {"$in": list(task_ids)}, "retired_at": {"$exists": False}}
         found = self.collection.find(named, {"status": True})
@@ -234,20 +199,11 @@ class MongoTasks:
     async def change_leased(
         self, proof: LeaseProof, decide: DecideTask, actor: Actor, *, agent_id: str | None
     ) -> Task:
+        changed = await self._change_known(self._known.find(proof, agent_id), decide, actor)
+        if changed is not None:
+            return changed
         query = await self.find_leased(proof, agent_id)
         return _made(await self.resources.change(query, decide, actor))
-
-    @guarded
-    async def claim(
-        self, lease: NewLease, capability_keys: Sequence[str], change: Change, actor: Actor
-    ) -> Task | None:
-        # MongoDB merges the sorted ranges of the keys; the head of the queue costs one seek a key.
-        query = in_queue(capability_keys, lease.agent_id, lease.labels)
-        query["lane"] = {"$eq": lease.key or ""}
-        try:
-            return await self.resources.save(query, change, actor, sort=FIRST, hint=LANES)
-        except DuplicateKeyError as error:
-            raise SlotTaken(agent_id=lease.agent_id, slot=lease.slot, key=lease.key) from error
 
     async def keep_late_result(
         self, proof: LeaseProof, report: LateReport, actor: Actor, *, agent_id: str | None
@@ -270,58 +226,6 @@ class MongoTasks:
         return read_task(document)
 
     @guarded
-    async def queued_keys(self) -> Sequence[str]:
-        queued = {"status": TaskStatus.QUEUED.value}
-        before = self._keyed_commits
-        keyed = await self.collection.find_one({**queued, "concurrency.key": {"$exists": True}}, {})
-        # One that was queued while we asked may be too late for the answer.
-        self._keyed_queue = keyed is not None or self._keyed_commits != before
-        keys: list[str] = await self.collection.distinct("capability_key", queued)
-        return keys
-
-    @guarded
-    async def keyed_head(
-        self,
-        capability_keys: Sequence[str],
-        *,
-        without: Sequence[str],
-        agent_id: str = "",
-        labels: Sequence[str] = (),
-    ) -> tuple[str, int] | None:
-        """As `hive.duty_ports.Queue` says."""
-        if not self._keyed_queue:
-            return None
-        query = in_queue(capability_keys, agent_id, labels)
-        keyed = await self.collection.find_one(
-            # Only with `$exists` is the partial index one that may be used.
-            {**query, "concurrency.key": {"$exists": True, "$nin": list(without)}},
-            {"concurrency": True, "queue_order": True},
-            sort=FIRST,
-            hint=KEYED,
-        )
-        if keyed is None:
-            return None
-        plain = await self.collection.find_one(
-            {**query, "lane": ""}, {"queue_order": True}, sort=FIRST, hint=LANES
-        )
-        if plain is not None and _order(plain) < _order(keyed):
-            return None
-        return keyed["concurrency"]["key"], keyed["concurrency"]["limit"]
-
-    @guarded
-    async def slots_in_use(self, agent_id: str) -> set[int]:
-        held = self.collection.find(
-            {"lease.agent_id": agent_id}, {"_id": False, "lease.slot": True}, hint="slot_unique"
-        )
-        return {row["lease"]["slot"] async for row in held}
-
-    @guarded
-    async def key_slots(self, key: str) -> set[int]:
-        """The slots of a concurrency key that are in use."""
-        held = self.collection.find({"lease.key": {"$eq": key}}, {"lease.key_slot": True})
-        return {row["lease"]["key_slot"] async for row in held}
-
-    @guarded
     async def held_by(self, agent_id: str) -> Sequence[Task]:
         held = self.collection.find({"lease.agent_id": agent_id}, AS_SHOWN)
         return [read_task(document) async for document in held.sort("lease.slot", ASCENDING)]
@@ -331,10 +235,21 @@ class MongoTasks:
         counted = await self.resources.count_by("status")
         return {status.value: counted.get(status.value, 0) for status in TaskStatus}
 
-    def _note_key(self, task: Task, _event_type: str) -> None:
-        if task.status is TaskStatus.QUEUED and task.spec.concurrency is not None:
-            self._keyed_queue = True
-            self._keyed_commits += 1
+    async def _change_known(
+        self, task: Task | None, decide: DecideTask, actor: Actor
+    ) -> Task | None:
+        """Change the task if it still is as this node knows it; None when it has to be read."""
+        if task is None:
+            return None
+        try:
+            change = decide(task)
+        except HiveError:
+            # What is refused is refused for the task as it is.
+            return None
+        if change is None:
+            return None
+        guard = {"_id": task.task_id, "version": task.version}
+        return await self.resources.save(guard, change, actor)
 
     async def find_leased(self, proof: LeaseProof, agent_id: str | None) -> Document:
         """A query for the task that the lease belongs to or belonged to. Raises LeaseNotFound."""
@@ -354,19 +269,6 @@ class MongoTasks:
         if agent_id is not None and holder != agent_id:
             raise LeaseNotFound
         return {"_id": found["_id"]}
-
-
-def in_queue(capability_keys: Sequence[str], agent_id: str, labels: Sequence[str]) -> Document:
-    """A query for the queued tasks that the agent may take now; `labels` are its words."""
-    return {
-        "status": TaskStatus.QUEUED.value,
-        "capability_key": {"$in": list(capability_keys)},
-        "$and": [WITHIN_BUDGET, {"$expr": open_to(agent_id, labels)}],
-    }
-
-
-def _order(document: Document) -> tuple[float, str]:
-    return document["queue_order"], document["_id"]
 
 
 def current(proof: LeaseProof, agent_id: str | None) -> Document:

@@ -26,7 +26,7 @@ LONG = 30.0
 
 
 def _dispatcher(store: Store) -> NodeDispatcher:
-    return NodeDispatcher(store.tasks, store.tasks, store.agents, store, lease_seconds=30.0)
+    return NodeDispatcher(store.tasks.queue, store.tasks, store.agents, store, lease_seconds=30.0)
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ async def test_a_waiter_that_was_passed_by_is_come_back_to(
 ) -> None:
     """A task that is queued behind the back of the claim's own try wakes nobody a second time."""
     agent = await store.register()
-    take, waiting, go_on = store.tasks.claim, asyncio.Event(), asyncio.Event()
+    take, waiting, go_on = store.tasks.queue.claim, asyncio.Event(), asyncio.Event()
 
     async def slow(*args: Any) -> Task | None:
         task = await take(*args)
@@ -262,7 +262,7 @@ async def test_a_waiter_that_was_passed_by_is_come_back_to(
     assert await dispatcher.claim(agent.agent_id, max_leases=1, wait_seconds=0) == []
     gone = await store.submit()
     await store.tasks.change(gone.task_id, machine.cancel, ME)
-    monkeypatch.setattr(store.tasks, "claim", slow)
+    monkeypatch.setattr(store.tasks.queue, "claim", slow)
     claim = _wait(dispatcher, agent.agent_id)
     await asyncio.wait_for(waiting.wait(), 10)
     task = await store.submit()
@@ -294,7 +294,7 @@ async def test_a_queue_that_fills_while_the_queues_are_read_is_seen(
 ) -> None:
     """The answer was on its way when the first task of its kind was committed."""
     agent = await store.register(capabilities=("gpu",))
-    read, waiting, go_on = store.tasks.queued_keys, asyncio.Event(), asyncio.Event()
+    read, waiting, go_on = store.tasks.queue.queued_keys, asyncio.Event(), asyncio.Event()
 
     async def slow() -> Sequence[str]:
         found = await read()
@@ -302,7 +302,7 @@ async def test_a_queue_that_fills_while_the_queues_are_read_is_seen(
         await go_on.wait()
         return found
 
-    monkeypatch.setattr(store.tasks, "queued_keys", slow)
+    monkeypatch.setattr(store.tasks.queue, "queued_keys", slow)
     claim = _wait(dispatcher, agent.agent_id)
     await asyncio.wait_for(waiting.wait(), 10)
     task = await store.submit(required_capabilities=("gpu",))
@@ -315,7 +315,7 @@ async def test_what_the_claimer_takes_while_it_is_stopped_is_given_back(
 ) -> None:
     """A node that drains costs no attempt, and nobody waits for it any more."""
     agent = await store.register()
-    take, taken, go_on = store.tasks.claim, asyncio.Event(), asyncio.Event()
+    take, taken, go_on = store.tasks.queue.claim, asyncio.Event(), asyncio.Event()
 
     async def slow(*args: Any) -> Task | None:
         task = await take(*args)
@@ -323,7 +323,7 @@ async def test_what_the_claimer_takes_while_it_is_stopped_is_given_back(
         await go_on.wait()
         return task
 
-    monkeypatch.setattr(store.tasks, "claim", slow)
+    monkeypatch.setattr(store.tasks.queue, "claim", slow)
     claim = _wait(dispatcher, agent.agent_id)
     await _is_waiting(dispatcher)
     task = await store.submit()
@@ -343,7 +343,7 @@ async def _leaves_while(
 ) -> Task:
     """Cancel a claim right after its task was leased in the store; the task."""
     agent = await store.register()
-    take, taken, go_on = store.tasks.claim, asyncio.Event(), asyncio.Event()
+    take, taken, go_on = store.tasks.queue.claim, asyncio.Event(), asyncio.Event()
 
     async def slow(*args: Any) -> Task | None:
         task = await take(*args)
@@ -351,7 +351,7 @@ async def _leaves_while(
         await go_on.wait()
         return task
 
-    monkeypatch.setattr(store.tasks, "claim", slow)
+    monkeypatch.setattr(store.tasks.queue, "claim", slow)
     if feeding:
         claim = _wait(dispatcher, agent.agent_id)
         await _is_waiting(dispatcher)
@@ -411,14 +411,14 @@ async def test_an_outage_ends_no_wait(
     agent = await store.register()
     claim = _wait(dispatcher, agent.agent_id)
     await _is_waiting(dispatcher)
-    take, failures = store.tasks.claim, [Unavailable(), ValueError("a fault")]
+    take, failures = store.tasks.queue.claim, [Unavailable(), ValueError("a fault")]
 
     async def fails(*args: Any) -> Task | None:
         if failures:
             raise failures.pop()
         return await take(*args)
 
-    monkeypatch.setattr(store.tasks, "claim", fails)
+    monkeypatch.setattr(store.tasks.queue, "claim", fails)
     first = await store.submit()
     await eventually(lambda: len(failures) < 2, "the claimer has tried")
     await store.submit()
@@ -479,7 +479,7 @@ async def test_a_key_is_never_over_its_limit_under_contention(
     async def work(agent_id: str) -> int:
         done = 0
         while tasks := await dispatcher.claim(agent_id, max_leases=1, wait_seconds=1.0):
-            most.append(len(await store.tasks.key_slots("gpu")))
+            most.append(len(await store.tasks.queue.key_slots("gpu")))
             await store.complete(proof_of(tasks[0]))
             done += 1
         return done

@@ -18,7 +18,7 @@ from tests.storage.store import ME, Store
 @pytest.fixture
 async def presence(store: Store) -> AsyncIterator[NodePresence]:
     """Presence at work, told of each commit."""
-    working = NodePresence(store.agents, store.tasks)
+    working = NodePresence(store.agents, store.tasks.queue)
     store.tasks.on_commit(working.committed)
     working.start()
     yield working
@@ -64,7 +64,7 @@ async def test_a_start_mends_what_a_kill_left(store: Store, status: Any) -> None
     await store.database["agents"].update_one(
         {"_id": resting.agent_id}, {"$set": {"status": "busy"}}
     )
-    presence = NodePresence(store.agents, store.tasks)
+    presence = NodePresence(store.agents, store.tasks.queue)
     presence.start()
     await eventually(lambda: status(working.agent_id) == "busy", "it is busy")
     await eventually(lambda: status(resting.agent_id) == "idle", "it is idle")
@@ -73,7 +73,7 @@ async def test_a_start_mends_what_a_kill_left(store: Store, status: Any) -> None
 
 async def test_presence_is_what_is_newly_known(store: Store) -> None:
     """Offline and back; what is the same makes no event."""
-    presence = NodePresence(store.agents, store.tasks)
+    presence = NodePresence(store.agents, store.tasks.queue)
     agent = await store.register()
     gone = await presence.refresh(agent.agent_id, online=False)
     assert (gone.status, gone.online, gone.version) == (AgentStatus.OFFLINE, False, 2)
@@ -86,7 +86,7 @@ async def test_presence_is_what_is_newly_known(store: Store) -> None:
 
 async def test_a_pause_is_not_undone_by_work(store: Store) -> None:
     """What is wanted of the agent decides first."""
-    presence = NodePresence(store.agents, store.tasks)
+    presence = NodePresence(store.agents, store.tasks.queue)
     agent = await store.register()
     await store.agents.change(
         agent.agent_id, lambda a: control(a, AgentAction.PAUSE, None, running=0), ME

@@ -31,7 +31,7 @@ def _ago(seconds: float) -> dict[str, Any]:
 
 def _reaper(store: Store, lease: float = 30.0) -> Reaper:
     releaser = Releaser(store.tasks, store.sweeps)
-    presence = NodePresence(store.agents, store.tasks)
+    presence = NodePresence(store.agents, store.tasks.queue)
     periods = Periods(lease=lease, grace=5.0, agent_timeout=30.0, turn=0.01)
     return Reaper(store.tasks, store.sweeps, presence, releaser, periods)
 

@@ -198,7 +198,7 @@ async def test_what_a_crash_left_between_insert_and_settling_is_found(
         (await store.submit(None, top.task_id, on_dependency_failure=policy)).task_id
         for policy in (FAIL, SKIP, RUN)
     ]
-    presence = NodePresence(store.agents, store.tasks)
+    presence = NodePresence(store.agents, store.tasks.queue)
     releaser = Releaser(store.tasks, store.sweeps)
     await Reaper(store.tasks, store.sweeps, presence, releaser, Periods(30, 10, 30)).turn()
     assert statuses(late) == ["failed", "cancelled", "queued"]
@@ -220,7 +220,7 @@ async def test_what_a_crash_left_between_end_and_release_is_found(
         {"_id": half_told.task_id}, {"$set": {"waiting_on": []}}
     )
     releaser = Releaser(store.tasks, store.sweeps)
-    presence = NodePresence(store.agents, store.tasks)
+    presence = NodePresence(store.agents, store.tasks.queue)
     reaper = Reaper(store.tasks, store.sweeps, presence, releaser, Periods(30, 10, 30))
     releaser.start()
     await reaper.turn()

@@ -25,8 +25,10 @@ from server import cli
 from server.identifiers import TypeIdentifiers
 from server.recorder import DUTY, Recorder
 from storage.mongo.changes import update_pipeline
+from storage.mongo.queue import MongoQueue
 from storage.mongo.resources import Resources
 from storage.mongo.tasks import MongoTasks
+from tests.faults.mutated_stores import acknowledged_in_memory, lease_by_own_clock, stale_read
 
 WINDOW_SECONDS = 0.05
 """How far a mutation holds its window open, so that few kills are enough to hit it."""
@@ -151,21 +153,27 @@ def receipt_first() -> None:
 def claim_in_two_steps() -> None:
     """A claim looks for a queued task first, and takes it whatever has become of it then."""
 
+    async def no_keyed_head(*_args: Any, **_named: Any) -> None:
+        return None
+
     async def claim(
-        self: MongoTasks,
+        self: MongoQueue,
         lease: NewLease,
         capability_keys: Sequence[str],
         change: Change,
         actor: Actor,
     ) -> Task | None:
         query = {"status": "queued", "capability_key": {"$in": list(capability_keys)}}
-        head = await self.collection.find_one(query, {"_id": True}, sort=[("_id", 1)])
+        head = await self._tasks.find_one(query, {"_id": True}, sort=[("_id", 1)])
         if head is None:
             return None
         await asyncio.sleep(WINDOW_SECONDS)
-        return await self.resources.save({"_id": head["_id"]}, change, actor)
+        return await self._resources.save({"_id": head["_id"]}, change, actor)
 
-    MongoTasks.claim = claim  # type: ignore[method-assign]
+    MongoQueue.claim = claim  # type: ignore[method-assign]
+    # Every claim is one of those, one after the other.
+    MongoQueue.has_keyed = True  # type: ignore[method-assign, assignment]
+    MongoQueue.keyed_head = no_keyed_head  # type: ignore[method-assign]
 
 
 def insert_twice() -> None:
@@ -189,6 +197,9 @@ MUTATIONS: Mapping[str, Callable[[], None]] = {
     "receipt-first": receipt_first,
     "claim-in-two-steps": claim_in_two_steps,
     "insert-twice": insert_twice,
+    "acknowledged-in-memory": acknowledged_in_memory,
+    "lease-by-own-clock": lease_by_own_clock,
+    "stale-read": stale_read,
 }
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Store:
         key, key_slot = concurrency or (None, None)
         lease = NewLease(self.new("lse"), agent_id, slot, seconds, key, key_slot, labels)
         keys = [capability_key(each) for each in capabilities]
-        return await self.tasks.claim(lease, keys, machine.start(lease), Actor(agent_id))
+        return await self.tasks.queue.claim(lease, keys, machine.start(lease), Actor(agent_id))
 
     async def running(self, agent_id: str = "agt_1", **fields: Any) -> tuple[Task, LeaseProof]:
         """A task that the agent runs, and the proof of its lease."""

@@ -80,9 +80,9 @@ async def test_a_keyed_task_over_its_budget_is_no_head_of_the_queue(store: Store
         retry_seconds=3600, backoff=AT_ONCE, concurrency=Concurrency("gpu", 1)
     )
     await _fail(store, proof)
-    assert await store.tasks.keyed_head([""], without=[]) == ("gpu", 1)
+    assert await store.tasks.queue.keyed_head([""], without=[]) == ("gpu", 1)
     await store.set_fields(task.task_id, {"retry_deadline": _from_now(-0.1)})
-    assert await store.tasks.keyed_head([""], without=[]) is None
+    assert await store.tasks.queue.keyed_head([""], without=[]) is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hive.errors import SlotTaken
 from hive.task_spec import Concurrency, TaskPriority, TaskSpec, can_run
 from hive.tasks import Task
-from storage.mongo.tasks import FIRST, LANES, in_queue
+from storage.mongo.queue import FIRST, LANES, in_queue
 from tests.storage.store import Store
 
 
@@ -46,7 +46,7 @@ async def test_an_agent_gets_what_it_can_run_only(store: Store) -> None:
     """Queues are kept by sets of capabilities; a subset of the agent's own will do."""
     for needs in ((), ("gpu",), ("cpu", "gpu"), ("cpu", "tpu")):
         await store.submit(required_capabilities=needs)
-    queued = await store.tasks.queued_keys()
+    queued = await store.tasks.queue.queued_keys()
     assert sorted(queued) == ["", "cpu|gpu", "cpu|tpu", "gpu"]
     has = frozenset({"cpu", "gpu"})
     keys = tuple(tuple(key.split("|")) if key else () for key in queued if can_run(has, key))
@@ -92,7 +92,7 @@ async def test_a_concurrency_key_has_as_many_leases_as_its_limit(store: Store) -
     )
     running = [task for task in outcomes if isinstance(task, Task)]
     assert sorted(task.lease.key_slot or 0 for task in running if task.lease) == [1, 2, 3]
-    assert await store.tasks.key_slots("gpu") == {1, 2, 3}
+    assert await store.tasks.queue.key_slots("gpu") == {1, 2, 3}
 
 
 async def test_keyed_and_keyless_claims_never_take_each_others_tasks(store: Store) -> None:
@@ -111,7 +111,7 @@ async def test_the_keyed_head_is_the_most_urgent_task_if_it_has_a_key(store: Sto
     for name, priority in (("a", "critical"), ("b", "high"), (None, "medium"), ("c", "low")):
         concurrency = Concurrency(name, 2) if name else None
         await store.submit(concurrency=concurrency, priority=TaskPriority(priority))
-    head = store.tasks.keyed_head
+    head = store.tasks.queue.keyed_head
     assert await head([""], without=[]) == ("a", 2)
     assert await head([""], without=["a"]) == ("b", 2)
     assert await head([""], without=["a", "b"]) is None

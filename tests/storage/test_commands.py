@@ -125,8 +125,8 @@ async def _everything(store: Store, value: str) -> None:
     )
     assert task is not None
     proof = proof_of(task)
-    await tasks.keyed_head([value], without=[value])
-    await tasks.key_slots(value)
+    await tasks.queue.keyed_head([value], without=[value])
+    await tasks.queue.key_slots(value)
     await tasks.renew(proof, 30.0, agent_id=value)
     line = {"level": "info", "message": value}
     await store.logs.append(proof, [line], ME, agent_id=value)

@@ -122,8 +122,8 @@ async def test_a_lease_that_ends_frees_its_slots(store: Store) -> None:
     """The agent's slot and the slot of the concurrency key go with the lease."""
     concurrency = Concurrency("gpu", 1)
     _, proof = await store.running("agt_1", concurrency=concurrency)
-    assert await store.tasks.key_slots("gpu") == {1}
+    assert await store.tasks.queue.key_slots("gpu") == {1}
     await _complete(store, proof, "agt_1")
-    assert await store.tasks.key_slots("gpu") == set()
+    assert await store.tasks.queue.key_slots("gpu") == set()
     assert await store.tasks.held_by("agt_1") == []
     await store.running("agt_1", concurrency=concurrency)

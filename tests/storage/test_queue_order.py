@@ -21,8 +21,8 @@ from hive.task_spec import (
 )
 from hive.tasks import Task, TaskError, TaskStatus
 from storage.mongo.fairness import FairTurns
+from storage.mongo.queue import FIRST, KEYED, LANES, in_queue
 from storage.mongo.queue_places import give_places
-from storage.mongo.tasks import FIRST, KEYED, LANES, in_queue
 from tests.storage.store import ME, Store, proof_of
 
 AGE_MS = 300_000
@@ -225,10 +225,10 @@ async def test_the_slots_of_a_dead_agent_go_with_its_lease(store: Store) -> None
     """Its own slot and the key's: both are free in the write that takes the lease back."""
     await store.running("agt_1", concurrency=Concurrency("k", 1), seconds=-1.0)
     [dead] = await store.sweeps.expired(limit=10)
-    assert await store.tasks.key_slots("k") == {1}
+    assert await store.tasks.queue.key_slots("k") == {1}
     await store.sweeps.expire(dead, lambda task: machine.expire(task, 0.0), ME)
-    assert await store.tasks.key_slots("k") == set()
-    assert await store.tasks.slots_in_use("agt_1") == set()
+    assert await store.tasks.queue.key_slots("k") == set()
+    assert await store.tasks.queue.slots_in_use("agt_1") == set()
     assert await store.claim("agt_1", concurrency=("k", 1)) is not None
 
 
@@ -258,7 +258,7 @@ async def test_queues_are_listed_from_the_index_alone(store: Store) -> None:
     """One seek a queue, however long it is."""
     for n in range(60):
         await store.submit(required_capabilities=(f"c{n % 3}",))
-    assert sorted(await store.tasks.queued_keys()) == ["c0", "c1", "c2"]
+    assert sorted(await store.tasks.queue.queued_keys()) == ["c0", "c1", "c2"]
     plan: dict[str, Any] = await store.database.command(
         {
             "explain": {

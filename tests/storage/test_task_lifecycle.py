@@ -64,7 +64,7 @@ class MongoWorld:
     def claim(self, lease: NewLease) -> Task | None:
         """As `Queue.claim`, for tasks that need no capability."""
         actor = Actor(lease.agent_id)
-        return self._wait(lambda: self._store.tasks.claim(lease, [""], start(lease), actor))
+        return self._wait(lambda: self._store.tasks.queue.claim(lease, [""], start(lease), actor))
 
     def drop_dependency(self, task_id: str, mark: Without) -> None:
         """As `Sweeps.drop_ended`, of one task."""
