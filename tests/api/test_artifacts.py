@@ -7,6 +7,7 @@ import hashlib
 import random
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ import pytest_asyncio
 from gridfs import AsyncGridFSBucket
 from pymongo import AsyncMongoClient
 
+import agentzero_client as client_package
 from storage.mongo.artifacts import CHUNK_BYTES
 from tests.api.running import Agent, Api, Lease, RunningNode, found, running_node
 
@@ -243,3 +245,92 @@ async def test_a_task_has_so_many_bytes_and_no_more(user: Api, lease: Lease) -> 
     await attached(lease, "a.bin", bytes(MIB))
     await attached(lease, "c.bin", b"1")
     assert (await user.task(lease.task_id))["artifact_count"] == 3
+
+
+async def test_a_handler_hands_files_over(
+    user: Api, admin: Api, node: RunningNode, tmp_path: Path
+) -> None:
+    """From bytes and from a path, in a coroutine and in a thread; the client reads them again."""
+    identity = await node.add_agent(admin, capabilities=["count", "sort"])
+    agent = client_package.Agent(
+        "worker",
+        server=node.url,
+        agent_id=identity.agent_id,
+        api_key=identity.api.credential,
+        state_directory=tmp_path / "state",
+    )
+    content = bytes_of(MIB + 1)
+    (tmp_path / "words.bin").write_bytes(content)
+
+    @agent.task("count")
+    async def count(ctx: client_package.TaskContext) -> str:
+        await ctx.attach("empty", b"")
+        return (await ctx.attach("words.bin", tmp_path / "words.bin", "text/plain")).sha256
+
+    @agent.task("sort")
+    def sort(ctx: client_package.TaskContext) -> str:
+        with pytest.raises(TypeError):
+            ctx.attach_blocking("words.bin", "words.bin")  # type: ignore[arg-type]
+        return ctx.attach_blocking("words.bin", content[:10]).sha256
+
+    serving = asyncio.create_task(agent.serve())
+    try:
+        async with client_package.AsyncClient(node.url, token=user.credential) as client:
+            counting, sorting = [
+                await client.tasks.submit(name, required_capabilities=[name])
+                for name in ("count", "sort")
+            ]
+            counted = await client.tasks.wait(counting.task_id, timeout=20)
+            assert [one.name for one in counted.artifacts] == ["empty", "words.bin"]
+            assert counted.result == counted.artifacts[1].sha256
+            assert counted.artifact_count == 2
+            assert await client.tasks.artifacts(counting.task_id) == counted.artifacts
+            assert await client.tasks.artifact(counting.task_id, "words.bin") == content
+            assert await client.tasks.artifact(counting.task_id, "empty") == b""
+            await client.tasks.wait(sorting.task_id, timeout=20)
+            assert await client.tasks.artifact(sorting.task_id, "words.bin") == content[:10]
+            with pytest.raises(client_package.NotFoundError):
+                await client.tasks.artifact(sorting.task_id, "none")
+    finally:
+        agent.stop()
+        agent.stop()
+        await asyncio.wait({serving}, timeout=10)
+
+
+async def test_a_name_that_is_none_is_422(lease: Lease) -> None:
+    """The refusal says what a name is."""
+    for name in (".hidden", "a b", "a" * 129, "%C3%A4"):
+        problem = (await put(lease, name, b"x")).json()
+        assert (problem["status"], problem["code"]) == (422, "invalid-artifact-name")
+
+
+async def test_what_is_not_there_is_404(user: Api, lease: Lease, viewer: Api) -> None:
+    """A task, an artifact, a lease; the lease of another agent does not exist for this one."""
+    base = f"/api/v1/tasks/{lease.task_id}/artifacts"
+    assert (await viewer.ok("GET", base))["artifacts"] == []
+    problem = await user.refused(404, "GET", f"{base}/none")
+    assert problem["code"] == "artifact-not-found"
+    await user.refused(404, "GET", "/api/v1/tasks/tsk_none/artifacts")
+    await user.refused(404, "GET", "/api/v1/tasks/tsk_none/artifacts/none")
+    nobody = Lease(lease.api, "lse_none", 1, lease.task_id)
+    assert (await put(nobody, "a.bin", b"x")).status_code == 404
+
+
+async def test_a_download_that_is_replaced_on_the_way_is_cut_off(
+    user: Api, lease: Lease, node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client sees that something is missing, and gets all of the new one when it asks again."""
+    made = await attached(lease, "a.bin", bytes_of(4 * CHUNK_BYTES))
+    files = node.node.store.artifact_files
+    read = files.read
+
+    async def replace_meanwhile(file_id: str, number: int) -> bytes | None:
+        if number == 2:
+            monkeypatch.setattr(files, "read", read)
+            await attached(lease, "a.bin", b"new")
+        return await read(file_id, number)
+
+    monkeypatch.setattr(files, "read", replace_meanwhile)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await user.get(made["url"])
+    assert (await user.get(made["url"])).content == b"new"

@@ -26,6 +26,7 @@ from agentzero_client.errors import (
 from agentzero_client.events import Event, EventFilter, Gap
 from agentzero_client.models import (
     AgentLabels,
+    Artifact,
     Backoff,
     Concurrency,
     Deduplication,
@@ -57,6 +58,7 @@ __all__ = [
     "AgentLabels",
     "AgentStoppedError",
     "AgentZeroError",
+    "Artifact",
     "AsyncClient",
     "AsyncWatch",
     "AuthenticationError",

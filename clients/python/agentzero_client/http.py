@@ -28,12 +28,13 @@ from agentzero_client.signing import Signer
 from agentzero_client.trust import tls_context
 
 CONNECT_SECONDS = 5.0
+OCTETS = "application/octet-stream"
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A successful answer; `body` is the decoded JSON."""
+    """A successful answer; `body` is the decoded JSON, or the bytes of a file."""
 
     body: Any
     headers: Mapping[str, str]
@@ -53,6 +54,7 @@ class _Request:
     timeout_seconds: float | None = None
     key: str | None = None
     version: int | None = None
+    content: bytes | None = None
 
 
 class Http:
@@ -122,20 +124,21 @@ class Http:
         repeat: Repeat | None = None,
         timeout_seconds: float | None = None,
         version: int | None = None,
+        content: bytes | None = None,
     ) -> Answer:
         """Send with the credential. Raise ProblemError, ConnectionFailed- or UnexpectedAnswerError.
 
         A 401 renews the credential once, where that is possible, and sends again: nothing was done.
         All sendings of a request that is `KEYED` carry one `Idempotency-Key`. With `version` it is
         carried out only while the resource has that version; sent again, it would be refused for
-        what it has done itself.
+        what it has done itself. `content` is sent as it is, `body` as JSON.
         """
         if repeat is None:
             repeat = Repeat.REPEATABLE
             if method == "POST" or version is not None:
                 repeat = Repeat.UNSENT
         key = str(uuid.uuid4()) if repeat is Repeat.KEYED else None
-        sent = _Request(method, path, params, body, timeout_seconds, key, version)
+        sent = _Request(method, path, params, body, timeout_seconds, key, version, content)
         token = await self.token()
         try:
             return await self._repeated(sent, repeat, token)
@@ -168,8 +171,10 @@ class Http:
             headers["Idempotency-Key"] = sent.key
         if sent.version is not None:
             headers["If-Match"] = f'"{sent.version}"'
-        content = None
-        if sent.body is not None:
+        content = sent.content
+        if content is not None:
+            headers["Content-Type"] = OCTETS
+        elif sent.body is not None:
             content = encode(sent.body)
             headers["Content-Type"] = "application/json"
         limit = self._timeout_seconds if sent.timeout_seconds is None else sent.timeout_seconds
@@ -195,6 +200,8 @@ class Http:
 
 
 def _judge(response: httpx.Response) -> Answer:
+    if response.is_success and response.headers.get("content-type") == OCTETS:
+        return Answer(response.content, response.headers)
     try:
         body = decode(response.content)
     except NotJsonError:

@@ -155,6 +155,7 @@ class TaskSummary:
     reason: str | None = None
     cancel_requested: bool = False
     log_count: int = 0
+    artifact_count: int = 0
     run_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -192,12 +193,26 @@ class LateResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that an agent handed over with its task. `size` is in bytes, `sha256` hexadecimal."""
+
+    name: str
+    size: int
+    content_type: str
+    sha256: str
+    attempt: int
+    created_at: datetime
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task(TaskSummary):
     """One task with its free-form values."""
 
     parameters: Any = None
     result: Any = None
     late_result: LateResult | None = None
+    artifacts: list[Artifact] = field(default_factory=list)
     backoff: Backoff | None = None
     non_retryable: list[str] = field(default_factory=list)
     retry_seconds: float | None = None

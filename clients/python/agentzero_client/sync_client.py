@@ -87,6 +87,7 @@ class Leases(Facade[AsyncLeases]):
 
     renew = blocking(AsyncLeases.renew)
     append_logs = blocking(AsyncLeases.append_logs)
+    attach = blocking(AsyncLeases.attach)
     complete = blocking(AsyncLeases.complete)
     fail = blocking(AsyncLeases.fail)
     release = blocking(AsyncLeases.release)
@@ -104,6 +105,8 @@ class Tasks(Facade[AsyncTasks]):
     cancel = blocking(AsyncTasks.cancel)
     retry = blocking(AsyncTasks.retry)
     logs = blocking(AsyncTasks.logs)
+    artifacts = blocking(AsyncTasks.artifacts)
+    artifact = blocking(AsyncTasks.artifact)
     wait = blocking(AsyncTasks.wait)
     wait_for = blocking(AsyncTasks.wait_for)
     update = blocking(AsyncTasks.update)

@@ -13,6 +13,7 @@ from agentzero_client.address import segment
 from agentzero_client.decoding import decode_model
 from agentzero_client.http import Http
 from agentzero_client.models import (
+    Artifact,
     LeaseCompleted,
     LeaseState,
     LogAppended,
@@ -60,6 +61,26 @@ class AsyncLeases:
             body["claim_next"] = True
         answer = await self._post(lease_id, "complete", body, Repeat.REPEATABLE)
         return decode_model(LeaseCompleted, answer)
+
+    async def attach(
+        self,
+        lease_id: str,
+        fence: int,
+        name: str,
+        content: bytes,
+        *,
+        content_type: str | None = None,
+    ) -> Artifact:
+        """Hand a file over with the task. The same name replaces it; repeating it is harmless.
+
+        Raise ConflictError when the task has as many files, or bytes of them, as it may.
+        """
+        params: dict[str, str | int] = {"fence": fence}
+        if content_type is not None:
+            params["content_type"] = content_type
+        path = f"/api/v1/leases/{segment(lease_id)}/artifacts/{segment(name)}"
+        answer = await self._http.request("PUT", path, params=params, content=content)
+        return decode_model(Artifact, answer.body)
 
     async def fail(
         self, lease_id: str, fence: int, *, code: str, message: str, retryable: bool = True

@@ -9,9 +9,11 @@ from typing import Any
 
 from agentzero_client.address import segment
 from agentzero_client.decoding import decode_list, decode_model
+from agentzero_client.errors import UnexpectedAnswerError
 from agentzero_client.http import Http
 from agentzero_client.models import (
     AgentLabels,
+    Artifact,
     Backoff,
     Concurrency,
     Deduplication,
@@ -197,6 +199,20 @@ class AsyncTasks:
         answer = await self._http.request("GET", f"{PATH}/{segment(task_id)}/logs", params=params)
         body = answer.body if isinstance(answer.body, dict) else {}
         return decode_list(LogLine, body.get("logs"))
+
+    async def artifacts(self, task_id: str) -> Sequence[Artifact]:
+        """The files that the task's agents handed over."""
+        answer = await self._http.request("GET", f"{PATH}/{segment(task_id)}/artifacts")
+        body = answer.body if isinstance(answer.body, dict) else {}
+        return decode_list(Artifact, body.get("artifacts"))
+
+    async def artifact(self, task_id: str, name: str) -> bytes:
+        """The bytes of one of them. Raise NotFoundError."""
+        path = f"{PATH}/{segment(task_id)}/artifacts/{segment(name)}"
+        content = (await self._http.request("GET", path)).body
+        if not isinstance(content, bytes):
+            raise UnexpectedAnswerError(f"no file from {path}")
+        return content
 
     async def update(
         self,

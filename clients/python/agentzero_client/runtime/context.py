@@ -6,10 +6,12 @@ import asyncio
 import math
 import threading
 from dataclasses import dataclass, fields
+from os import PathLike
+from pathlib import Path
 from typing import get_args
 
 from agentzero_client.client import AsyncClient
-from agentzero_client.models import Lease, LeasedTask, LogLevel, Progress
+from agentzero_client.models import Artifact, Lease, LeasedTask, LogLevel, Progress
 from agentzero_client.portal import Portal
 from agentzero_client.runtime.failures import TaskCancelledError, cut
 from agentzero_client.runtime.outbox import LONGEST_PROGRESS_MESSAGE, Outbox
@@ -92,6 +94,28 @@ class TaskContext:
             raise ValueError(f"level is one of {', '.join(sorted(_LEVELS))}, got {level!r}")
         self._outbox.log(level, str(message))
 
+    async def attach(
+        self, name: str, data: bytes | PathLike[str], content_type: str | None = None
+    ) -> Artifact:
+        """Hand a file over with the task: bytes, or what is in the file of this path.
+
+        It is there when this returns; the same name again replaces it. Raise ConflictError when the
+        task has as many files, or bytes of them, as it may, LeaseLostError when the work is lost.
+        """
+        if not isinstance(data, bytes | PathLike):
+            raise TypeError(f"data is bytes or a path, not {type(data).__name__}")
+        content = data if isinstance(data, bytes) else await asyncio.to_thread(_read, data)
+        proof = self._outbox.proof
+        return await self.client.leases.attach(
+            proof.lease_id, proof.fence, name, content, content_type=content_type
+        )
+
+    def attach_blocking(
+        self, name: str, data: bytes | PathLike[str], content_type: str | None = None
+    ) -> Artifact:
+        """As `attach`, for a handler that runs in a thread."""
+        return Portal(self._loop).run(self.attach(name, data, content_type))
+
 
 class Cancellation:
     """The runtime's side of a context: sets what the handler looks at."""
@@ -108,3 +132,7 @@ class Cancellation:
     def was_seen(self) -> bool:
         """The handler has looked since."""
         return self._context._seen  # noqa: SLF001
+
+
+def _read(path: PathLike[str]) -> bytes:
+    return Path(path).read_bytes()

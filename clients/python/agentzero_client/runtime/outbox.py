@@ -96,6 +96,11 @@ class Outbox:
                 self._dropped_lines += 1
         self._poke()
 
+    @property
+    def proof(self) -> Proof:
+        """The lease that is reported about."""
+        return self._proof
+
     def finish(self, final: Report) -> None:
         """Send what waits, then this, and end. Only the first one counts."""
         if self._final is None:
