@@ -17,6 +17,7 @@ from tests.faults.shape import Shape
 
 KILLED = 0.02
 """How many leases the agent forgets: it says nothing of them any more."""
+PACE_SECONDS = 0.03
 
 
 async def end(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -48,6 +49,7 @@ class Agent:
         self._history = history
         self._slots = shape.slots
         self._lease_seconds = shape.lease_seconds
+        self._chatter = shape.chatter
 
     async def work(self, chance: random.Random) -> None:
         """Keep the slots busy until cancelled."""
@@ -63,6 +65,8 @@ class Agent:
                 for grant in await self.claim(self._slots - len(running)):
                     own = random.Random(chance.random())
                     running.add(asyncio.create_task(self._handle(grant, own)))
+                # Slots that get free together are filled together.
+                await asyncio.sleep(PACE_SECONDS)
         finally:
             await end(list(running))
 
@@ -93,7 +97,8 @@ class Agent:
         return grants
 
     async def _handle(self, grant: Grant, chance: random.Random) -> None:
-        for _ in range(chance.choice((0, 0, 1, 3))):
+        talks = chance.random() < self._chatter
+        for _ in range(chance.choice((0, 0, 1, 3)) if talks else 0):
             await asyncio.sleep(chance.uniform(0, 0.1))
             verb = chance.choice((Verb.PROGRESS, Verb.LOGS))
             if await self.report(grant, verb) is Outcome.REFUSED:
@@ -106,13 +111,17 @@ class Agent:
             await asyncio.sleep(self._lease_seconds * chance.uniform(1.0, 2.5))
         verb = chance.choices((Verb.COMPLETE, Verb.FAIL, Verb.RELEASE), (80, 14, 6))[0]
         outcome = await self.report(grant, verb)
-        if verb is Verb.COMPLETE and outcome is not Outcome.UNKNOWN and chance.random() < 0.2:
+        if (
+            verb is Verb.COMPLETE
+            and outcome is not Outcome.UNKNOWN
+            and chance.random() < 0.2 * self._chatter
+        ):
             again = await self.report(grant, verb)
             if again not in (outcome, Outcome.UNKNOWN):
                 self._history.note_surprise(f"{verb} repeated: {outcome}, then {again}")
 
     async def _renew_for(self, grant: Grant, chance: random.Random) -> None:
-        if chance.random() >= 0.1:
+        if chance.random() >= 0.1 * self._chatter:
             await asyncio.sleep(chance.uniform(0, 0.15))
             return
         for _ in range(3):

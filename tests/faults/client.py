@@ -22,6 +22,8 @@ TIMEOUT_SECONDS = 4.0
 LOOK_AGAIN_SECONDS = 0.02
 FIND_SECONDS = 0.5
 """How long nodes that were found are believed to be all of them."""
+AVOID_SECONDS = 1.0
+"""How long a node that did not answer is left alone while there are others."""
 PAGE = 200
 UNKNOWN_STATUSES = frozenset({502, 503, 504})
 
@@ -50,6 +52,7 @@ class Client:
         self._nodes = nodes
         self._urls: list[str] = []
         self._found_at = 0.0
+        self._failed_at: dict[str, float] = {}
         self.answers = answers
 
     async def ask(
@@ -74,8 +77,7 @@ class Client:
         except httpx.TransportError as error:
             self.answers[type(error).__name__] += 1
             self._found_at = 0.0
-            if url in self._urls:
-                self._urls.remove(url)
+            self._failed_at[url] = time.monotonic()
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             return None
         self.answers[str(response.status_code)] += 1
@@ -117,8 +119,11 @@ class Client:
     async def _find(self) -> str:
         while not self._urls or time.monotonic() - self._found_at > FIND_SECONDS:
             found = [node.find_running_server() for node in self._nodes]
-            self._urls = [server.url for server in found if server is not None]
             self._found_at = time.monotonic()
+            running = [server.url for server in found if server is not None]
+            since = self._found_at - AVOID_SECONDS
+            well = [url for url in running if self._failed_at.get(url, 0.0) < since]
+            self._urls = well or running
             if not self._urls:
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
         self._urls.append(self._urls.pop(0))

@@ -204,7 +204,7 @@ class Operator:
         for number in range(chance.randint(1, self._shape.batch)):
             before = chance.sample(range(number), min(number, chance.choice((0, 1, 1, 2, 3))))
             graph = {"key": f"k{number}", "depends_on": [f"k{each}" for each in before]}
-            bodies.append({**_body(chance, f"{name}k{number}"), **graph})
+            bodies.append({**self._body(chance, f"{name}k{number}"), **graph})
         task_ids: list[str | None] = [None] * len(bodies)
         try:
             answer = await self._client.ask(
@@ -224,7 +224,7 @@ class Operator:
         self, chance: random.Random, name: str, wanted: list[str | None]
     ) -> str | None:
         known = [task_id for task_id in wanted if task_id is not None]
-        body = {**_body(chance, name), "dependencies": known}
+        body = {**self._body(chance, name), "dependencies": known}
         task_id: str | None = None
         try:
             answer = await self._client.ask("POST", TASKS, self._key, body)
@@ -235,6 +235,24 @@ class Operator:
         finally:
             self._history.submissions.append(Submission(name, task_id))
         return task_id
+
+    def _body(self, chance: random.Random, name: str) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "name": name,
+            "priority": chance.choice(("low", "medium", "high", "critical")),
+            "parameters": {"n": chance.randrange(1000)},
+            "on_dependency_failure": chance.choice(POLICIES),
+            "max_attempts": chance.choice((1, 3, 10)),
+            "backoff": {"kind": "fixed", "base_seconds": chance.choice((0, 0.2))},
+        }
+        if chance.random() < 0.3:
+            body["required_capabilities"] = ["work"]
+        if chance.random() < 0.1:
+            body["concurrency"] = {
+                "key": f"narrow-{chance.randrange(self._shape.keys)}",
+                "limit": 2,
+            }
+        return body
 
     async def cancel(self, chance: random.Random) -> None:
         """Cancel one of the youngest tasks now and then."""
@@ -254,7 +272,7 @@ class Operator:
     async def read(self, chance: random.Random) -> None:
         """Read tasks; their versions only grow."""
         while True:
-            await asyncio.sleep(chance.uniform(0, 0.05))
+            await asyncio.sleep(chance.uniform(0, 0.05 / self._shape.chatter))
             task_id = self._any_task(chance, among=20)
             if task_id is None:
                 continue
@@ -309,19 +327,3 @@ class Operator:
 
     def _surprised(self, what: str, answer: Answer) -> None:
         self._history.note_surprise(f"{what}: {answer.status} {answer.body}")
-
-
-def _body(chance: random.Random, name: str) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "name": name,
-        "priority": chance.choice(("low", "medium", "high", "critical")),
-        "parameters": {"n": chance.randrange(1000)},
-        "on_dependency_failure": chance.choice(POLICIES),
-        "max_attempts": chance.choice((1, 3, 10)),
-        "backoff": {"kind": "fixed", "base_seconds": chance.choice((0, 0.2))},
-    }
-    if chance.random() < 0.3:
-        body["required_capabilities"] = ["work"]
-    if chance.random() < 0.1:
-        body["concurrency"] = {"key": "narrow", "limit": 2}
-    return body

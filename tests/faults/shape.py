@@ -10,7 +10,9 @@ class Shape:
     """`pause_seconds` is the longest time between two submissions of a submitter.
 
     With `tasks` the submitters end when there are so many of them, and they wait while more than
-    `open_tasks` have not ended. `batch` is the size of the graphs that are submitted at once, none
+    `open_tasks` have not ended. One task in ten stands under one of the `keys`, of which each lets
+    two run at a time. `chatter` is how much of what a short run does agents do beside claiming and
+    ending, and readers. `batch` is the size of the graphs that are submitted at once, none
     without it. Agents that are `apart` are processes of their own.
     """
 
@@ -22,5 +24,7 @@ class Shape:
     drain_seconds: float = 60.0
     tasks: int | None = None
     open_tasks: int | None = None
+    keys: int = 1
+    chatter: float = 1.0
     batch: int = 0
     apart: bool = False

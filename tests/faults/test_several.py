@@ -76,6 +76,8 @@ def test_soak_of_the_hive(hive: SeveralNodes) -> None:
         drain_seconds=900,
         tasks=TASKS,
         open_tasks=2_000,
+        keys=20,
+        chatter=0.3,
         batch=60,
         apart=True,
     )
