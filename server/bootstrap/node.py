@@ -7,15 +7,13 @@ in between.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from hive.coordination_ports import Coordination
-from hive.events import Event
 from hive.ports import Limits, Services
-from server import recorder as recording
 from server.addresses import AddressResolver
 from server.agent_links import AgentLinks
 from server.app import HiveApplication, make_app
@@ -23,52 +21,35 @@ from server.artifacts import NodeArtifacts
 from server.audit_trail import AuditTrail
 from server.authentication import Authenticator
 from server.authorization import Authorization
-from server.batches import NodeBatches
 from server.binding import BoundOperation, bind
 from server.bootstrap.doorbell import make_doorbell
+from server.bootstrap.engine import Engine, make_engine
 from server.bootstrap.identities import Identity, derive_keys, open_identity
-from server.bootstrap.parts import Part, start
+from server.bootstrap.parts import start
 from server.bootstrap.rate_limits import make_rate_limits
 from server.bootstrap.response_cache import open_response_cache
-from server.bootstrap.schedules import make_scheduler_duty, make_scheduling
+from server.bootstrap.schedules import make_scheduling
 from server.bootstrap.stores import Store, open_redis, open_store
 from server.compression import Compression
 from server.contract import Contract
 from server.cursors import SignedCursors
 from server.data_directory import DataDirectory
 from server.dispatcher import NodeDispatcher
-from server.doorbell import HubDoorbell
-from server.duties import Duty
 from server.first_start import FirstStart, ensure_bootstrap
-from server.hive_gate import HiveGate
 from server.hub import Hub
 from server.idempotency import Idempotency
 from server.identifiers import TypeIdentifiers
 from server.invocation import Invoker
 from server.key_ends import KeyEnds
-from server.key_expiry import DUTY as KEY_EXPIRY
-from server.key_expiry import KeyExpiry
 from server.keys import Keys
 from server.load import Load
 from server.mailboxes import NodeMailboxes
 from server.node_presence import NodeSigns
-from server.outbox import DUTY as OUTBOX
-from server.outbox import OutboxRelay
 from server.peers import Peers
-from server.presence import NodePresence
 from server.readiness import Readiness
-from server.reaper import DUTY as REAPER
-from server.reaper import Periods, Reaper
-from server.rebalancing import Rebalancer
-from server.recorder import Recorder
-from server.releaser import Releaser
 from server.resources import asyncapi_path, openapi_path
-from server.retention import DUTY as RETENTION
-from server.retention import Retention
 from server.settings import Settings
 from server.signatures import Signatures
-from server.submissions import NodeSubmissions
-from server.subtrees import NodeSubtrees
 from server.task_waits import NodeTaskWaits
 from server.websocket import Realtime
 
@@ -121,7 +102,16 @@ async def open_node(
         stack.push_async_callback(trail.close)
         hub = Hub(store.events)
         doorbell = make_doorbell(settings, keys, hub, redis)
-        engine = _make_engine(settings, identity, store, hub, trail, doorbell, directory.node_id())
+        engine = make_engine(
+            settings,
+            identity,
+            store,
+            hub,
+            trail,
+            doorbell,
+            node_id=directory.node_id(),
+            version=_version(),
+        )
         services = _make_services(settings, keys, identity, store, engine, interface)
         authorization = Authorization(identity.system)
         limits = make_rate_limits(settings, redis)
@@ -194,7 +184,6 @@ async def open_node(
         if doorbell is not None:
             start(stack, doorbell)
         start(stack, *engine.background)
-        start(stack, make_scheduler_duty(store, services.submissions, hub, directory.node_id()))
         stack.push_async_callback(links.stop)
         start(stack, engine.dispatcher, engine.task_waits, engine.mailboxes, peers)
         yield Node(
@@ -212,23 +201,6 @@ async def open_node(
             dispatcher=engine.dispatcher,
             signs=engine.signs,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Engine:
-    """What moves the hive: `background` starts with the node, in this order."""
-
-    dispatcher: NodeDispatcher
-    task_waits: NodeTaskWaits
-    mailboxes: NodeMailboxes
-    rebalancer: Rebalancer
-    presence: NodePresence
-    releaser: Releaser
-    batches: NodeBatches
-    subtrees: NodeSubtrees
-    readiness: Readiness
-    signs: NodeSigns
-    background: tuple[Part, ...]
 
 
 def _make_trail(
@@ -250,112 +222,12 @@ def _make_trail(
     )
 
 
-def _make_engine(
-    settings: Settings,
-    identity: Identity,
-    store: Store,
-    hub: Hub,
-    trail: AuditTrail,
-    doorbell: HubDoorbell | None,
-    node_id: str,
-) -> _Engine:
-    gate = HiveGate(store.hive)
-    store.hive.on_commit(gate.committed)
-    hub.subscribe(gate.heard)
-    dispatcher = NodeDispatcher(
-        store.tasks.queue,
-        store.tasks,
-        store.agents,
-        TypeIdentifiers(),
-        lease_seconds=settings.lease_seconds,
-        gate=gate,
-    )
-    gate.on_open(dispatcher.wake)
-    presence = NodePresence(store.agents, store.tasks.queue)
-    releaser = Releaser(store.tasks, store.sweeps)
-    task_waits = NodeTaskWaits(store.tasks)
-    hub.subscribe(task_waits.heard)
-    mailboxes = NodeMailboxes(store.messages)
-    store.messages.on_commit(mailboxes.committed)
-    hub.subscribe(mailboxes.heard)
-    for committed in (
-        dispatcher.committed,
-        presence.committed,
-        releaser.committed,
-        task_waits.committed,
-    ):
-        store.tasks.on_commit(committed)
-    hub.subscribe(dispatcher.heard)
-    recorder = Recorder(
-        store.feed,
-        store.events,
-        store.leadership,
-        hub.publish if doorbell is None else _publish_to(hub, doorbell),
-        node_id=node_id,
-        retention_days=settings.event_retention_days,
-    )
-    periods = Periods(
-        lease=settings.lease_seconds,
-        grace=settings.cancel_grace_seconds,
-        agent_timeout=settings.agent_timeout_seconds,
-    )
-    rebalancer = Rebalancer(store.tasks, store.holders)
-    batches = NodeBatches(store.batches, store.tasks, releaser)
-    subtrees = NodeSubtrees(store.subtree_orders, store.graphs, store.tasks)
-    reaper = Reaper(
-        store.tasks,
-        store.sweeps,
-        presence,
-        releaser,
-        periods,
-        interrupted=(batches, subtrees, rebalancer),
-    )
-    relay = OutboxRelay(identity.outbox, store.notices)
-    identity.outbox.on_commit(relay.wake)
-    recording_duty = Duty(recording.DUTY, store.leadership, node_id, recorder.work)
-    duties = (
-        recording_duty,
-        Duty(REAPER, store.leadership, node_id, reaper.work),
-        Duty(KEY_EXPIRY, store.leadership, node_id, KeyExpiry(identity.key_store).work),
-        Duty(OUTBOX, store.leadership, node_id, relay.work),
-        Duty(
-            RETENTION,
-            store.leadership,
-            node_id,
-            Retention(store.old, task_days=settings.task_retention_days).work,
-        ),
-        trail.duty,
-    )
-    signs = NodeSigns(store.nodes, duties, node_id=node_id, version=_version())
-    return _Engine(
-        dispatcher=dispatcher,
-        task_waits=task_waits,
-        mailboxes=mailboxes,
-        rebalancer=rebalancer,
-        presence=presence,
-        releaser=releaser,
-        batches=batches,
-        subtrees=subtrees,
-        readiness=Readiness(store.events, identity.revocations, recorder, recording_duty),
-        signs=signs,
-        background=(presence, releaser, trail.auditor, *duties, signs),
-    )
-
-
-def _publish_to(hub: Hub, doorbell: HubDoorbell) -> Callable[[Sequence[Event]], None]:
-    def publish(events: Sequence[Event]) -> None:
-        hub.publish(events)
-        doorbell.ring(events)
-
-    return publish
-
-
 def _make_services(
     settings: Settings,
     keys: Keys,
     identity: Identity,
     store: Store,
-    engine: _Engine,
+    engine: Engine,
     interface: Interface,
 ) -> Services:
     return Services(
@@ -379,9 +251,7 @@ def _make_services(
         events=store.events,
         scheduling=make_scheduling(store),
         audit=store.audit,
-        submissions=NodeSubmissions(
-            store.tasks, store.open_tasks, most=settings.max_open_tasks_per_owner
-        ),
+        submissions=engine.submissions,
         task_waits=engine.task_waits,
         dispatcher=engine.dispatcher,
         batches=engine.batches,

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from agentzero_client import AsyncClient
 from hive.coordination import HiveControl, HiveState
+from server import audit_duty, key_expiry, outbox, reaper, recorder, retention, scheduler
 from server.hive_gate import HiveGate
 from tests.api.running import Api, RunningNode, found
 
@@ -18,6 +19,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CONTROL = "/api/v1/hive/control"
 STATUS = "/api/v1/hive/status"
 TOPOLOGY = "/api/v1/hive/topology"
+MODULES = (audit_duty, key_expiry, outbox, reaper, recorder, retention, scheduler)
+DUTIES = {module.DUTY for module in MODULES}
 
 
 @pytest_asyncio.fixture(loop_scope="module", autouse=True)
@@ -121,6 +124,17 @@ async def test_topology_counts_agents_queue_and_leaders(
     assert leaders["recorder"]["term"] >= 1
     (listed,) = [each for each in seen["nodes"] if each["alive"]]
     assert listed["node_id"] == leaders["recorder"]["node_id"]
+
+
+async def test_topology_names_every_duty_of_a_node(viewer: Api) -> None:
+    """What a node says of itself is what its leases say, once it has said it."""
+    seen = await found(
+        lambda: viewer.ok("GET", TOPOLOGY),
+        lambda seen: len(seen["nodes"][0]["duties"]) == len(DUTIES),
+        "the node names its duties",
+    )
+    held = {each["duty"] for each in seen["leaders"] if each["current"]}
+    assert set(seen["nodes"][0]["duties"]) == held == DUTIES
 
 
 async def test_the_python_client_speaks_for_the_hive(node: RunningNode, admin: Api) -> None:
