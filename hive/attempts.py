@@ -45,7 +45,7 @@ class LateReport:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenBack:
+class LostLease:
     """A lease that the hive took back: whose it was, and of which attempt."""
 
     agent_id: str
@@ -133,7 +133,7 @@ def granted_anew(task: Task) -> dict[str, Any]:
     return dict.fromkeys(gone, ABSENT) | fields
 
 
-def keep_late_result(task: Task, lease: TakenBack, report: LateReport) -> Change | None:
+def keep_late_result(task: Task, lease: LostLease, report: LateReport) -> Change | None:
     """Keep what came late, the newest fence only. The status stays what it is."""
     kept = task.late_result
     if kept is not None and lease.fence <= kept.fence:

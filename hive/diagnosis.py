@@ -67,9 +67,6 @@ CAUSES: Final[Mapping[Cause, tuple[str, str]]] = {
 }
 """What each cause means, and what to do about it."""
 
-WAITING: Final = (TaskStatus.SCHEDULED, TaskStatus.BLOCKED, TaskStatus.QUEUED)
-"""The statuses of tasks that wait for something."""
-
 DEPENDENCIES_SHOWN: Final = 100
 
 

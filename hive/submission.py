@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from hive.changes import ABSENT, Change
 from hive.errors import Conflict, IllegalTransition
@@ -17,11 +17,9 @@ from hive.preconditions import ANY, read_tags, read_version
 from hive.queue_order import climb
 from hive.task_bodies import read_time
 from hive.task_spec import PRIORITY_RANKS, TaskPriority, TaskSpec, Timeouts
-from hive.tasks import ENDED, Task, TaskStatus
+from hive.tasks import ENDED, WAITING, Task, TaskStatus
 
 _S = TaskStatus
-WAITING: Final = (_S.SCHEDULED, _S.BLOCKED, _S.QUEUED)
-"""Where a task can still be changed: no attempt is under way."""
 
 
 class AttemptsUsed(Conflict):

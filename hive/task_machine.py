@@ -146,7 +146,7 @@ def fail(task: Task, proof: LeaseProof, error: TaskError, chance: float) -> Chan
         return None
     held = require_lease(task, proof)
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, held, {"reason": task.reason or CANCELLED}, by_holder=True)
+        return _cancelled(task, held, by_holder=True)
     final = not error.retryable or error.code in task.spec.non_retryable
     return _attempt_ended(task, held, error, final=final, chance=chance, by_holder=True)
 
@@ -155,14 +155,8 @@ def release(task: Task, proof: LeaseProof, reason: str | None) -> Change:
     """Give the task back unfinished. The attempt does not count; a cancelled one ends."""
     held = require_lease(task, proof)
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, held, {"reason": task.reason or CANCELLED}, by_holder=True)
-    _require_move(task, _S.QUEUED)
-    over = _lease_over(task, held, by_holder=True)
-    # Back to its place: neither the wait nor the attempt was the task's.
-    fields = {**over, "queued_at": NOW, "attempt": Plus("attempt", -1)}
-    if reason is not None:
-        fields["reason"] = reason
-    return Change("task.released", {"status": _S.QUEUED, **fields})
+        return _cancelled(task, held, by_holder=True)
+    return _given_back(task, held, reason, by_holder=True)
 
 
 def expire(task: Task, chance: float, lease_seconds: float = 0.0) -> Change:
@@ -173,7 +167,7 @@ def expire(task: Task, chance: float, lease_seconds: float = 0.0) -> Change:
     if task.lease is None:
         raise IllegalTransition(f"Expected a running task with a lease, got {task.status}.")
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, task.lease, {"reason": task.reason or CANCELLED})
+        return _cancelled(task, task.lease)
     error = attempts.loss(task, lease_seconds)
     return _attempt_ended(task, task.lease, error, final=False, chance=chance)
 
@@ -188,14 +182,11 @@ def take_back(task: Task, agent_id: str, *, is_drained: bool, chance: float) -> 
     if held is None or held.agent_id != agent_id:
         return None
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, held, {"reason": task.reason or CANCELLED})
+        return _cancelled(task, held)
     if not is_drained:
         error = TaskError("lease-expired", "The agent is offline, and its lease was taken back.")
         return _attempt_ended(task, held, error, final=False, chance=chance)
-    _require_move(task, _S.QUEUED)
-    fields = {**_lease_over(task, held, by_holder=False), "queued_at": NOW, "reason": DRAINED}
-    fields |= {"status": _S.QUEUED, "attempt": Plus("attempt", -1)}
-    return Change("task.released", fields)
+    return _given_back(task, held, DRAINED, by_holder=False)
 
 
 def time_out(task: Task, what: str, chance: float) -> Change | None:
@@ -212,7 +203,7 @@ def time_out(task: Task, what: str, chance: float) -> Change | None:
     if what == "retry":
         return _end_of_budget(task)
     if task.cancel_requested:
-        return _end(task, _S.CANCELLED, task.lease, {"reason": task.reason or CANCELLED})
+        return _cancelled(task, task.lease)
     error = TaskError(f"{what}-timeout", f"The {what} timeout of the task is over.")
     if what == "execution" and task.lease is not None:
         return _attempt_ended(task, task.lease, error, final=False, chance=chance)
@@ -247,7 +238,7 @@ def revoke(task: Task) -> Change | None:
     """Take the lease from an agent that did not obey a cancellation within the grace period."""
     if task.status is not _S.RUNNING or not task.cancel_requested:
         return None
-    return _end(task, _S.CANCELLED, task.lease, {"reason": task.reason or CANCELLED})
+    return _cancelled(task, task.lease)
 
 
 def promote(task: Task) -> Change | None:
@@ -298,6 +289,24 @@ def require_lease(task: Task, proof: LeaseProof) -> TaskLease:
     if held is None or (held.lease_id, held.fence) != (proof.lease_id, proof.fence):
         raise LeaseLost(task_id=task.task_id, fence=task.fence)
     return held
+
+
+def _cancelled(task: Task, held: TaskLease | None, *, by_holder: bool = False) -> Change:
+    """End a task that was asked to stop, for the reason that was given then."""
+    ended = {"reason": task.reason or CANCELLED}
+    return _end(task, _S.CANCELLED, held, ended, by_holder=by_holder)
+
+
+def _given_back(task: Task, held: TaskLease, reason: str | None, *, by_holder: bool) -> Change:
+    """Back to its place in the queue: neither the wait nor the attempt was the task's."""
+    _require_move(task, _S.QUEUED)
+    fields = {
+        **_lease_over(task, held, by_holder=by_holder),
+        "status": _S.QUEUED,
+        "queued_at": NOW,
+        "attempt": Plus("attempt", -1),
+    }
+    return Change("task.released", fields if reason is None else {**fields, "reason": reason})
 
 
 def _attempt_ended(

@@ -45,6 +45,8 @@ LEGAL_MOVES: Final[Mapping[TaskStatus, frozenset[TaskStatus]]] = {
     _S.CANCELLED: frozenset(),
 }
 ENDED: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
+WAITING: Final = (_S.SCHEDULED, _S.BLOCKED, _S.QUEUED)
+"""The statuses of tasks that wait for something: no attempt is under way."""
 
 
 class RetriesEnded(StrEnum):

@@ -10,7 +10,7 @@ from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
-from hive.attempts import BUDGET, LateReport, TakenBack
+from hive.attempts import BUDGET, LateReport, LostLease
 from hive.attempts import keep_late_result as decide
 from hive.changes import Actor
 from hive.leases import LeaseProof
@@ -64,5 +64,5 @@ async def keep_late_result(
     if found is None:
         return
     (spent,) = found["spent_leases"]
-    late = TakenBack(spent["agent_id"], spent["fence"], spent["attempt"])
+    late = LostLease(spent["agent_id"], spent["fence"], spent["attempt"])
     await resources.change({"_id": found["_id"]}, partial(decide, lease=late, report=report), actor)

@@ -8,8 +8,8 @@ from pymongo import ASCENDING
 
 from hive.agents import DesiredState
 from hive.coordination_ports import Hive
-from hive.diagnosis import WAITING, AgentOutlook, Snapshot
-from hive.tasks import Task, TaskStatus
+from hive.diagnosis import AgentOutlook, Snapshot
+from hive.tasks import WAITING, Task, TaskStatus
 from storage.mongo.client import Database, guarded
 from storage.mongo.task_documents import read_task
 from storage.mongo.tasks import WITHOUT_FREE_FORM

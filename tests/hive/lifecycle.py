@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hive import task_machine as machine
-from hive.attempts import LateReport, TakenBack, keep_late_result
+from hive.attempts import LateReport, LostLease, keep_late_result
 from hive.changes import Change, Without
 from hive.errors import IllegalTransition, LeaseLost, SlotTaken
 from hive.leases import LeaseProof, NewLease
@@ -269,7 +269,7 @@ class Lifecycle(RuleBasedStateMachine):
         leased = [told for told in self.told.values() if told.proofs]
         told = leased[pick % len(leased)]
         before, fence = told.task, told.proofs[pick % len(told.proofs)].fence
-        lease, report = TakenBack("agt_1", fence, 1), LateReport(TaskStatus.COMPLETED)
+        lease, report = LostLease("agt_1", fence, 1), LateReport(TaskStatus.COMPLETED)
         self._decide(told, lambda task: keep_late_result(task, lease, report))
         late = told.task.late_result
         assert late is not None

@@ -9,7 +9,7 @@ import pytest
 
 from hive import attempts
 from hive import task_machine as machine
-from hive.attempts import LateReport, TakenBack
+from hive.attempts import LateReport, LostLease
 from hive.changes import ABSENT, NOW, After, Change
 from hive.errors import IllegalTransition
 from hive.raw_json import RawJson
@@ -158,7 +158,7 @@ def test_the_newest_fence_of_what_came_late_is_kept(
     late = None if kept is None else LateResult(1, "agt_9", kept, S.COMPLETED, EPOCH)
     change = attempts.keep_late_result(
         task_of(status, late_result=late),
-        TakenBack("agt_1", 3, 2),
+        LostLease("agt_1", 3, 2),
         LateReport(S.FAILED, error=FLAKY),
     )
     if not replaces:
@@ -182,13 +182,13 @@ def test_of_a_late_result_that_is_too_large_the_size_is_kept(over: int) -> None:
     """65,536 bytes are kept; a report may also have no result."""
     result = RawJson(b"1" * (attempts.LATE_RESULT_BYTES + over))
     change = attempts.keep_late_result(
-        task_of(S.QUEUED), TakenBack("agt_1", 3, 2), LateReport(S.COMPLETED, result)
+        task_of(S.QUEUED), LostLease("agt_1", 3, 2), LateReport(S.COMPLETED, result)
     )
     late = _made(change).fields["late_result"]
     assert late.get("result_bytes") == (attempts.LATE_RESULT_BYTES + 1 if over else None)
     assert late.get("result") == (None if over else result)
     none = attempts.keep_late_result(
-        task_of(S.QUEUED), TakenBack("agt_1", 3, 2), LateReport(S.COMPLETED)
+        task_of(S.QUEUED), LostLease("agt_1", 3, 2), LateReport(S.COMPLETED)
     )
     assert not _made(none).fields["late_result"].keys() & {"result", "result_bytes", "error"}
 

@@ -13,7 +13,6 @@ from hive.changes import ABSENT
 from hive.errors import IllegalTransition
 from hive.open_tasks import COUNTED_SECONDS, OwnerRoom, TooManyTasks
 from hive.submission import (
-    WAITING,
     AttemptsUsed,
     TaskUpdate,
     is_awaited,
@@ -22,7 +21,7 @@ from hive.submission import (
     update,
 )
 from hive.task_spec import Deduplication, TaskPriority, TaskSpec, Timeouts
-from hive.tasks import ENDED, LEGAL_MOVES, TaskStatus
+from hive.tasks import ENDED, LEGAL_MOVES, WAITING, TaskStatus
 from tests.hive.worlds import EPOCH, SPEC, task_of
 
 LATER = EPOCH + timedelta(days=1)
