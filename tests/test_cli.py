@@ -66,8 +66,9 @@ def test_serve_runs_the_server_with_the_settings(monkeypatch: pytest.MonkeyPatch
     """The environment becomes settings, and they reach the composition point."""
     served: list[Settings] = []
 
-    async def serve(settings: Settings) -> None:
+    async def serve(settings: Settings, *, shares_port: bool) -> None:
         served.append(settings)
+        assert not shares_port
         assert sys.getswitchinterval() == pytest.approx(MAX_WAIT_FOR_THREADS_SECONDS)
 
     install(monkeypatch, "server.bootstrap", serve=serve)
@@ -97,7 +98,7 @@ def test_a_data_directory_in_use_is_refused_in_words(
 ) -> None:
     """Exit code 2, no traceback."""
 
-    async def serve(_settings: Settings) -> None:
+    async def serve(_settings: Settings, **_options: bool) -> None:
         raise DataDirectoryInUse(tmp_path, 4711)
 
     install(monkeypatch, "server.bootstrap", serve=serve)

@@ -265,6 +265,7 @@ async def test_claim_gives_what_can_be_run(node: RunningNode, admin: Api, user: 
         "priority": "high",
         "parameters": {"a": [1, 2]},
         "dependencies": [],
+        "dependency_count": 0,
         "required_capabilities": need,
         "attempt": 1,
         "max_attempts": 3,

@@ -21,7 +21,8 @@ LISTS = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def existing(node: RunningNode, admin: Api, user: Api) -> Existing:
-    """One of each resource."""
+    """One of each resource, and a task that waits for an agent that there is not."""
+    await user.submit(required_capabilities=["nobody-can"])
     return await make_existing(node, admin, user)
 
 

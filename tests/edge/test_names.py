@@ -41,8 +41,20 @@ TEXT = {
     ("fail_lease", "error/message"),
     ("login", "username"),
     ("create_task", "dependencies/0"),
+    ("create_task", "sticky/task_id"),
+    ("update_task", "description"),
+    ("create_schedule", "description"),
+    ("update_schedule", "description"),
     ("refresh", "refresh_token"),
     ("logout", "refresh_token"),
+}
+# Where else a task stands.
+TASKS = {"create_tasks": "tasks/0", "create_schedule": "task", "update_schedule": "task"}
+TEXT |= {
+    (operation_id, f"{place}/{slot}")
+    for operation_id, place in TASKS.items()
+    for named, slot in TEXT
+    if named == "create_task"
 }
 Slot = tuple[str | int, ...]
 

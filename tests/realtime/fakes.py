@@ -92,7 +92,13 @@ def event(
         "slots": 1,
     }
     agent |= {"status": "idle", "desired_state": "active"}
-    data: dict[str, Any] = {"task": task | common, "agent": agent | common}.get(noun, {})
+    message = {"message_id": subject, "agent_id": "agt_1", "from": "usr_user", "expires_at": NOW}
+    schedule: dict[str, Any] = {"schedule_id": subject, "owner": "usr_user", "status": "active"}
+    schedule |= {"overlap": "skip", "catch_up_seconds": 60, "jitter_seconds": 0, "paused": False}
+    schedule |= {"counts": {"made": 0, "skipped": 0, "missed": 0}}
+    made = {"task": task, "agent": agent, "message": message, "schedule": schedule}
+    made["hive"] = {"hive_id": "hive", "state": "paused"}
+    data: dict[str, Any] = made[noun] | common if noun in made else {}
     if noun in IDENTIFIERS:
         data = {IDENTIFIERS[noun]: subject}
     return Event(seq, f"{subject}:{seq}", event_type, subject, NOW, data | fields, owner=private_to)

@@ -50,7 +50,7 @@ async def test_subscribing_again_replaces_the_filter(node: RealtimeNode) -> None
         await socket.expect("task.created")
 
 
-@pytest.mark.parametrize("pattern", ["task.exploded", "hive.*", "notification.sent"])
+@pytest.mark.parametrize("pattern", ["task.exploded", "swarm.*", "notification.sent"])
 async def test_a_pattern_that_matches_no_event_is_refused(node: RealtimeNode, pattern: str) -> None:
     """Better an error than silence for ever."""
     async with node.open() as socket:

@@ -50,7 +50,7 @@ IDENTITY_TABLES = {
 ALLOWED_OPERATORS = frozenset(
     {"$eq", "$gt", "$gte", "$lt", "$lte", "$ne", "$in", "$nin", "$exists", "$elemMatch"}
     | {"$expr", "$and", "$or", "$cond", "$ifNull", "$literal", "$add", "$subtract", "$multiply"}
-    | {"$divide"}
+    | {"$divide", "$min", "$not", "$toDate", "$toLong", "$setIsSubset"}
     | {"$concat", "$toString", "$arrayToObject", "$objectToArray", "$concatArrays", "$slice"}
     | {"$filter", "$mergeObjects", "$size", "$max", "$sum"}
     | {"$set", "$unset", "$setOnInsert", "$inc", "$match", "$group", "$project", "$sort", "$limit"}
