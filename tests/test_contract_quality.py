@@ -21,7 +21,7 @@ CONTRACT = Contract.load(openapi_path())
 DOCUMENT: Mapping[str, Any] = CONTRACT.openapi
 OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values()]
 RATE_LIMITS = CLASSES
-PLACES = {"x-raw-json", "x-key-pattern"}
+PLACES = {"x-raw-json", "x-key-pattern", "x-open-enum"}
 Place = tuple[str | int, ...]
 
 
@@ -250,6 +250,7 @@ def test_integers_have_a_range() -> None:
 def test_request_schemas_are_closed_and_bounded() -> None:
     """Unknown members are refused; every text, array and map that comes in has a greatest size."""
     for schema in body_schemas():
+        assert "x-open-enum" not in schema, "nobody may send what is not named"
         match schema.get("type"):
             case "object" if schema.get("additionalProperties") is not False:
                 assert "properties" not in schema
