@@ -61,8 +61,11 @@ def _ask(client: httpx.Client, method: str, path: str, **given: Any) -> Any:
     return answer.json()
 
 
+ARTIFACT = bytes(range(256)) * 2000
+
+
 def _work(client: httpx.Client) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """An agent that runs one of three tasks, has done another, and has logged to it."""
+    """An agent that runs one of three tasks, has done another, and left a line and a file there."""
     body = {"name": "bee", "slots": 2, "capabilities": ["work"]}
     agent = _ask(client, "POST", "/api/v1/agents", json=body)
     first = _ask(client, "POST", "/api/v1/tasks", json={"name": "a", "priority": "critical"})
@@ -74,6 +77,10 @@ def _work(client: httpx.Client) -> tuple[dict[str, Any], dict[str, Any], list[st
     done, running = _ask(client, "POST", leases, json={"max_leases": 2}, headers=key)
     line = {"fence": done["fence"], "lines": [{"message": "half"}]}
     _ask(client, "POST", f"/api/v1/leases/{done['lease_id']}/logs", json=line, headers=key)
+    artifact = f"/api/v1/leases/{done['lease_id']}/artifacts/a.bin"
+    octets = {**key, "Content-Type": "application/octet-stream"}
+    proof = {"fence": done["fence"]}
+    _ask(client, "PUT", artifact, params=proof, headers=octets, content=ARTIFACT)
     end = {"fence": done["fence"], "result": {"n": 1}}
     _ask(client, "POST", f"/api/v1/leases/{done['lease_id']}/complete", json=end, headers=key)
     return agent, running, [task["task_id"] for task in (first, second, third)]
@@ -123,6 +130,7 @@ def test_a_restored_hive_goes_on(servers: list[ServerProcess], tmp_path: Path) -
         assert [_shown(task) for task in found] == [_shown(task) for task in tasks]
         log = _ask(client, "GET", f"/api/v1/tasks/{task_ids[0]}/logs")
         assert [line["message"] for line in log["logs"]] == ["half"]
+        assert client.get(found[0]["artifacts"][0]["url"]).content == ARTIFACT
         # The agent goes on under its key and its lease, and its end sets the dependent free.
         key = {"Authorization": f"Bearer {agent['api_key']}"}
         path = f"/api/v1/leases/{lease['lease_id']}/complete"

@@ -180,6 +180,21 @@ async def test_nobody_chooses_an_address(api: Api) -> None:
         assert await _address_of(api, f"spoof-{number}") == CLIENT, headers
 
 
+async def test_artifacts_come_through_whole(api: Api) -> None:
+    """They are larger than any other body, there and back; one that is too large has our answer."""
+    agent = await api.ok("POST", "/api/v1/agents", json={"name": "uploads-behind-nginx"})
+    await api.submit(required_capabilities=[])
+    path = f"/api/v1/agents/{agent['agent_id']}/leases"
+    (lease,) = await api.ok("POST", path, json={"wait_seconds": 10})
+    path = f"/api/v1/leases/{lease['lease_id']}/artifacts/a.bin?fence={lease['fence']}"
+    headers = {"Content-Type": "application/octet-stream"}
+    content = bytes(range(256)) * 8192
+    made = await api.ok("PUT", path, content=content, headers=headers)
+    assert (await api.get(made["url"])).content == content
+    answer = await api.put(path, content=bytes(16 * 1_048_576 + 1), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "content-too-large")
+
+
 async def test_refusals_of_nginx_look_like_ours(api: Api, unjudged: Api) -> None:
     """413, 414, 431: problems with all the headers, and an identifier that is in the log."""
     answers = [
