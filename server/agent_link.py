@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 ASSIGN_ABOVE_BYTES: Final = 64 * 1024
 RETRY_SECONDS: Final = 1.0
+GATHER_SECONDS: Final = 0.004  # A look at the queue costs as much for one slot as for many.
 LOST_STATUSES: Final = frozenset({404, 409})
 ACTIONS: Final = {
     DesiredState.ACTIVE: "resume",
@@ -255,6 +256,8 @@ class AgentLink(Peer):
                 self._changed.clear()
                 await self._changed.wait()
                 continue
+            if self._held and 2 * self.free_slots < self._slots:
+                await asyncio.sleep(GATHER_SECONDS)
             for task in await self._claim():
                 try:
                     await self.hand_over(task)

@@ -33,6 +33,7 @@ from hive.ports import Agents, Identifiers, Tasks
 from hive.queue_order import head_start_seconds
 from hive.tasks import Task, TaskStatus
 from server.cancelling import cancel_and_wait
+from server.claimants import Claimants
 
 LOOK_AGAIN_SECONDS = 5.0
 KEYS_FRESH_SECONDS = 1.0
@@ -70,7 +71,7 @@ class NodeDispatcher:
     ) -> None:
         self._queue = queue
         self._tasks = tasks
-        self._agents = agents
+        self._claimants = Claimants(agents, queue)
         self._identifiers = identifiers
         self._lease_seconds = lease_seconds
         self._gate = gate
@@ -122,14 +123,20 @@ class NodeDispatcher:
 
     def committed(self, task: Task, event_type: str) -> None:
         """Called at each commit of a task on this node."""
+        self._claimants.task_committed(task, event_type)
         if task.status is TaskStatus.QUEUED:
             self._add_key(queue_key(task.spec))
             self._wake_after(head_start_seconds(task.spec))
         if task.status is TaskStatus.QUEUED or (task.lease is None and event_type != "task.log"):
             self._wake.set()
 
+    def agent_committed(self, agent: Agent, event_type: str) -> None:
+        """Called at each commit of an agent on this node."""
+        self._claimants.agent_committed(agent, event_type)
+
     def heard(self, events: Sequence[Event]) -> None:
         """Take events of the hub: other nodes queue tasks and resume agents, too."""
+        self._claimants.heard(events)
         for event in events:
             if event.type.startswith("task.") and event.data.get("status") == TaskStatus.QUEUED:
                 self._note(event.data)
@@ -245,7 +252,7 @@ class NodeDispatcher:
 
     async def _serve(self, agent_id: str, max_leases: int) -> list[Task]:
         async with self._locks.setdefault(agent_id, asyncio.Lock()):
-            return await self._lease(await self._agents.get(agent_id), max_leases)
+            return await self._lease(await self._claimants.get(agent_id), max_leases)
 
     async def _lease(self, agent: Agent, max_leases: int) -> list[Task]:
         if not agent.takes_work:
@@ -259,12 +266,13 @@ class NodeDispatcher:
         if not keys:
             return leased
         for _ in range(SLOT_ATTEMPTS):
-            used = await self._queue.slots_in_use(agent.agent_id)
+            used = await self._claimants.slots_in_use(agent.agent_id)
             unused = (slot for slot in range(1, agent.spec.slots + 1) if slot not in used)
             try:
                 slots = list(islice(unused, max_leases - len(leased)))
                 await self._fill(leased, agent.agent_id, words, slots, keys)
             except SlotTaken:
+                self._claimants.forget_slots(agent.agent_id)
                 continue
             return leased
         # Others were faster each time, and there may be more for this one.

@@ -21,7 +21,7 @@ from hive.tasks import Task
 from server.cancelling import cancel_and_wait
 
 ACTOR = Actor("system:presence")
-MOMENT_SECONDS = 0.05
+MOMENT_SECONDS = 0.2
 PAGE = 200
 LEASE_EVENTS = frozenset(
     {

@@ -18,6 +18,7 @@ write, begins again with 1.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,8 @@ from hive.events import Event, check_type
 
 DUTY = "recorder"
 CHECKPOINT_SECONDS = 5.0
+MOMENT_SECONDS = 0.005
+"""Between two batches: the first event of a quiet time is recorded at once."""
 TRIM_SECONDS = 600.0
 TRIM_EVENTS = 5000
 log = structlog.get_logger(__name__)
@@ -96,6 +99,8 @@ class Recorder:
             self.last_turn = now = time.monotonic()
             if batch:
                 await self._append(batch)
+                # What happens until then costs no more than one event.
+                await asyncio.sleep(MOMENT_SECONDS)
             if now - saved_at >= CHECKPOINT_SECONDS:
                 saved_at = now
                 if not await self._save(stream, term):

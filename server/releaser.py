@@ -25,6 +25,8 @@ AT_ONCE = 16
 """Dependents that are ended at the same time: each costs a read and a write."""
 DROPPED_AT_ONCE = 200
 NAMED_AT_ONCE = 500
+MOMENT_SECONDS = 0.005
+"""Between two rounds: the first end of a quiet time is carried on at once."""
 log = structlog.get_logger(__name__)
 
 
@@ -86,6 +88,8 @@ class Releaser:
                 log.warning("releaser.store_unavailable", cause=str(error), tasks=len(batch))
             except Exception:
                 log.exception("releaser.failed", tasks=list(batch)[:20])
+            # What ends until then costs no more than one.
+            await asyncio.sleep(MOMENT_SECONDS)
 
     async def _release_each(self, ended: Mapping[str, TaskStatus]) -> list[str]:
         """Release all; those of which the dependents were told."""

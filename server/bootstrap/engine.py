@@ -96,6 +96,7 @@ def make_engine(
         task_waits.committed,
     ):
         store.tasks.on_commit(committed)
+    store.agents.on_commit(dispatcher.agent_committed)
     hub.subscribe(dispatcher.heard)
     recorder = Recorder(
         store.feed,

@@ -37,6 +37,7 @@ async def dispatcher(
     monkeypatch.setattr(dispatching, "LOOK_AGAIN_SECONDS", 3600.0)
     working = _dispatcher(store)
     store.tasks.on_commit(working.committed)
+    store.agents.on_commit(working.agent_committed)
     working.start()
     yield working
     await working.stop()
