@@ -1,22 +1,20 @@
 """The page docs/limits.md, made from the code's constants and the contracts.
 
 How to add a limit: put one `Limit(what, limit, answer, note)` into `_rest`, `_sockets` or `_stores`
-and run `.venv/bin/agentzero limits > docs/limits.md`. `limit` is made from the constant that the
-code uses, or from the contract. `answer` is the class of the refusal (status and code come from
+(of tasks, agents and what they exchange: into `server/work_limits.py`) and run
+`.venv/bin/agentzero limits > docs/limits.md`. `limit` is made from the constant that the code uses,
+or from the contract. `answer` is the class of the refusal (status and code come from
 `server/problems.py`), a close code, or the words for what happens when nobody is answered.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hive import api_keys, login_attempts, signing
-from hive.agents import CONTROLS_KEPT
 from hive.api_keys import TooManyApiKeys
-from hive.artifacts import MOST_ARTIFACTS, TooManyArtifacts
-from hive.errors import Conflict, HiveError, LogTrimmed, Unavailable
+from hive.errors import HiveError, LogTrimmed, Unavailable
 from hive.idempotency import (
     KEPT_SECONDS,
     IdempotencyInFlight,
@@ -46,7 +44,6 @@ from server import (
     password_policy,
     passwords,
     peers,
-    pieces,
     reports_in_flight,
     request_heads,
     signatures,
@@ -55,6 +52,7 @@ from server import (
 from server.closing import CloseCode, ErrorCode
 from server.contract import Contract, ContractMismatch
 from server.json_body import MalformedJson
+from server.limit_row import Limit, default_of, size_of
 from server.liveness import LINK_LIMITS, PeerLimits
 from server.load import AGENT_FACTOR, Overloaded, TooManyConcurrent
 from server.parameters import parse_query
@@ -68,8 +66,8 @@ from server.problems import (
     status_of_kind,
 )
 from server.settings import Settings
+from server.work_limits import artifact_limits, work_limits
 
-_KIB = 1024
 _HEAD = """# Limits
 
 This page is what `agentzero limits` prints; a test keeps it so. Every limit has an answer that says
@@ -81,15 +79,6 @@ _SOCKETS = """
 The contract has them under `x-limits`; what ends a connection has a close code (`x-close-codes` in
 `asyncapi.yaml`).
 """
-
-
-class Limit(NamedTuple):
-    """One row: what is limited, to what, and the answer when it is exceeded."""
-
-    what: str
-    limit: str
-    answer: type[HiveError] | CloseCode | ErrorCode | str
-    note: str = ""
 
 
 class StoreTimes(NamedTuple):
@@ -110,30 +99,30 @@ def _rest(openapi: Any) -> Iterator[Limit]:
     yield from _rates()
     yield from _load()
     yield from _contract(openapi)
-    yield Limit("control requests that an agent has not taken", str(CONTROLS_KEPT), Conflict)
+    yield from work_limits(openapi)
     yield from _identity(openapi)
     yield from _idempotency(openapi)
 
 
 def _transport() -> Iterator[Limit]:
     """What is looked at before the operation is known."""
-    body = _size(Settings.model_fields["max_body_bytes"].default)
-    drained = _size(exchange.MAX_DRAINED_BYTES)
+    body = size_of(Settings.model_fields["max_body_bytes"].default)
+    drained = size_of(exchange.MAX_DRAINED_BYTES)
     yield Limit(
         "body",
         f"`AGENTZERO_MAX_BODY_BYTES`, {body}",
         ContentTooLarge,
         f"up to {drained} are read first, beyond that the connection is closed after the answer",
     )
-    yield Limit("URL", _size(exchange.MAX_URL_BYTES), UriTooLong)
-    yield Limit("fields of a query", str(_default(parse_query, "max_fields")), ContractMismatch)
+    yield Limit("URL", size_of(exchange.MAX_URL_BYTES), UriTooLong)
+    yield Limit("fields of a query", str(default_of(parse_query, "max_fields")), ContractMismatch)
     yield Limit(
         "header fields",
         str(request_heads.MAX_HEADER_FIELDS),
         HeadersTooLarge,
         "the connection is closed after the answer, as with all of the next ones",
     )
-    heads = _size(request_heads.MAX_HEADER_BYTES)
+    heads = size_of(request_heads.MAX_HEADER_BYTES)
     yield Limit("request line and headers", heads, HeadersTooLarge)
     yield Limit("request line", heads, UriTooLong)
     yield Limit("what is no HTTP of one meaning (RFC 9112)", "none of it", MalformedRequest)
@@ -144,7 +133,7 @@ def _transport() -> Iterator[Limit]:
         "silent when nothing was sent at all",
     )
     yield Limit("time for the body", f"{large_bodies.BODY_SECONDS:.0f} s", RequestTimeout)
-    yield from _artifacts()
+    yield from artifact_limits()
     closed = "the connection is closed"
     yield Limit("idle after an answer", f"{http1.KEEP_ALIVE_SECONDS:.0f} s", closed)
     yield Limit("time in which a client takes an answer", f"{http1.ANSWER_SECONDS:.0f} s", closed)
@@ -167,36 +156,6 @@ def _transport() -> Iterator[Limit]:
         f"depth {json_body.MAX_DEPTH}, {json_body.MAX_STRUCTURE:,} arrays, objects and members, "
         "integers of 64 bits, finite numbers, unique keys, valid Unicode",
         MalformedJson,
-    )
-
-
-def _artifacts() -> Iterator[Limit]:
-    """Bodies over the limit of all others, and what is made of them."""
-    fields = Settings.model_fields
-    one, of_task = fields["max_artifact_bytes"].default, fields["max_task_artifact_bytes"].default
-    speed = _size(large_bodies.BYTES_PER_SECOND)
-    yield Limit(
-        "an artifact",
-        f"`AGENTZERO_MAX_ARTIFACT_BYTES`, {_size(one)}",
-        ContentTooLarge,
-        f"over the limit of other bodies it needs `Content-Length`, and has 1 s for {speed}",
-    )
-    yield Limit(
-        "artifacts over the limit of other bodies that arrive at once on a node",
-        f"{_size(large_bodies.AT_ONCE * one)}, {large_bodies.AT_ONCE} of the largest",
-        Overloaded,
-        "with `Retry-After`",
-    )
-    yield Limit("artifacts of a task", str(MOST_ARTIFACTS), TooManyArtifacts)
-    yield Limit(
-        "artifacts of a task together",
-        f"`AGENTZERO_MAX_TASK_ARTIFACT_BYTES`, {_size(of_task)}",
-        TooManyArtifacts,
-    )
-    yield Limit(
-        "time in which a client takes a piece of an artifact",
-        f"{pieces.PIECE_SECONDS:.0f} s",
-        "the connection is closed",
     )
 
 
@@ -240,30 +199,9 @@ def _contract(openapi: Any) -> Iterator[Limit]:
     schemas = openapi["components"]["schemas"]
     logs = openapi["paths"]["/api/v1/tasks/{task_id}/logs"]["get"]["parameters"][0]["schema"]
     pages = openapi["components"]["parameters"]["Limit"]["schema"]
-    claim = schemas["Claim"]["properties"]
-    lines = schemas["LogAppend"]["properties"]["lines"]["maxItems"]
-    characters = schemas["NewLogLine"]["properties"]["message"]["maxLength"]
-    slots = (
-        schemas["Slots"]["maximum"],
-        claim["max_leases"]["maximum"],
-        schemas["Concurrency"]["properties"]["limit"]["maximum"],
-    )
     rows = {
         "list page": f"`limit` {pages['minimum']} to {pages['maximum']}",
         "log page": f"`limit` {logs['minimum']} to {logs['maximum']:,}",
-        "waiting for a lease": f"`wait_seconds` up to {claim['wait_seconds']['maximum']}",
-        "dependencies of a task": (
-            f"{schemas['TaskCreate']['properties']['dependencies']['maxItems']:,}"
-        ),
-        "slots of an agent, leases in one claim, limit of a concurrency key": (
-            ", ".join(map(str, sorted(set(slots))))
-        ),
-        "capabilities": (
-            f"{schemas['Capabilities']['maxItems']} of an agent, "
-            f"{schemas['RequiredCapabilities']['maxItems']} required by a task"
-        ),
-        "labels": str(schemas["Labels"]["maxProperties"]),
-        "log lines in one call": f"{lines} of {characters:,} characters",
         "an API key: scopes, addresses": (
             f"{schemas['ApiKeyCreate']['properties']['scopes']['maxItems']}, "
             f"{schemas['Networks']['maxItems']}"
@@ -300,12 +238,12 @@ def _identity(openapi: Any) -> Iterator[Limit]:
     )
     yield Limit(
         "password at a login",
-        f"{_size(min(asked, passwords.MAX_PASSWORD_BYTES))} in UTF-8",
+        f"{size_of(min(asked, passwords.MAX_PASSWORD_BYTES))} in UTF-8",
         passwords.UnusablePassword,
     )
     yield Limit("new password", f"{shortest} to {longest} characters", ContractMismatch)
     yield Limit("new password", "none of the common ones", WeakPassword)
-    waiting = min(_default(passwords.Passwords, "waiting"), login_guard.MAX_UNDER_WAY)
+    waiting = min(default_of(passwords.Passwords, "waiting"), login_guard.MAX_UNDER_WAY)
     yield Limit("logins that wait for hashing", str(waiting), Unavailable, "with `Retry-After`")
     guesses = {
         "failed logins on one account": (
@@ -329,7 +267,7 @@ def _sockets() -> Iterator[Limit]:
     socket, link = PeerLimits(), LINK_LIMITS
     yield Limit(
         "frame",
-        f"{_size(socket.frame_bytes)}; agent's link {_size(link.frame_bytes)}",
+        f"{size_of(socket.frame_bytes)}; agent's link {size_of(link.frame_bytes)}",
         CloseCode.TOO_LARGE,
     )
     yield Limit(
@@ -345,7 +283,7 @@ def _sockets() -> Iterator[Limit]:
     )
     yield Limit(
         "reports of an agent's link that are not yet answered",
-        f"{reports_in_flight.MAX_REPORTS}, or {_size(reports_in_flight.MAX_BYTES)}",
+        f"{reports_in_flight.MAX_REPORTS}, or {size_of(reports_in_flight.MAX_BYTES)}",
         "nothing more is read until some are",
     )
     yield Limit("connections of a principal", str(peers.PER_PRINCIPAL), CloseCode.RATE_LIMITED)
@@ -364,7 +302,7 @@ def _sockets() -> Iterator[Limit]:
     )
     yield Limit(
         "a reader that stopped",
-        f"{_size(socket.buffered_bytes)} buffered, agent's link {_size(link.buffered_bytes)}; "
+        f"{size_of(socket.buffered_bytes)} buffered, agent's link {size_of(link.buffered_bytes)}; "
         f"{socket.stuck_seconds:.0f} s",
         CloseCode.STUCK,
         "before, it is behind and catches up from the log",
@@ -415,16 +353,3 @@ def _answer(answer: type[HiveError] | CloseCode | ErrorCode | str) -> tuple[str,
 
 def _row(*cells: str) -> str:
     return "|".join(["", *(f" {cell} " if cell else " " for cell in cells), ""])
-
-
-def _size(count: int) -> str:
-    """Bytes in the largest unit that divides them."""
-    for unit, name in ((_KIB * _KIB, "MiB"), (_KIB, "KiB")):
-        if count % unit == 0:
-            return f"{count // unit} {name}"
-    return f"{count:,} bytes"
-
-
-def _default(function: Any, name: str) -> Any:
-    """The default of a parameter."""
-    return inspect.signature(function).parameters[name].default
