@@ -126,8 +126,8 @@ class Load:
         if self.is_full(operation) and not is_bounded:
             raise self.refusal()
         if "x-queue" in operation.extensions:
-            # It waits in a bounded queue of its own (for a thread that hashes): that is no reason
-            # to refuse others.
+            # It waits in a bounded queue of its own (for a thread that hashes), or for a client who
+            # reads slowly: that is no reason to refuse others.
             call.place = Place(shed, is_running=False)
             return
         self.running += 1
