@@ -10,7 +10,13 @@ from handlers.context import Context, Reply
 from handlers.pages import open_page
 from hive import messages as machine
 from hive.agents import Agent, AgentStatus
-from hive.messages import EXPIRES_IN_SECONDS, MailboxFull, Message, Selector
+from hive.messages import (
+    EXPIRES_IN_SECONDS,
+    MailboxFull,
+    Message,
+    Selector,
+    TooManyRecipients,
+)
 from hive.permissions import require_agent
 from hive.ports import AgentFilter
 
@@ -94,6 +100,7 @@ async def _send(context: Context, agent_id: str, message_id: str, body: dict[str
 
 
 async def _selected(context: Context, selector: Selector) -> Sequence[Agent]:
+    """The agents that are meant. Raises TooManyRecipients."""
     wanted = AgentFilter(
         status=AgentStatus(selector.status) if selector.status else None,
         agent_type=selector.agent_type,
@@ -104,6 +111,8 @@ async def _selected(context: Context, selector: Selector) -> Sequence[Agent]:
     after: str | None = None
     while page := await context.services.agents.list(wanted, after=after, limit=PAGE):
         selected += [agent for agent in page if selector.selects(agent)]
+        if len(selected) > machine.MOST_RECIPIENTS:
+            raise TooManyRecipients
         after = page[-1].agent_id
     return selected
 

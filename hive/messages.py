@@ -20,6 +20,8 @@ MOST_BYTES: Final = 64 * 1024
 """Of one message."""
 MOST_WAITING: Final = 10_000
 """Messages that wait for one agent. As many more as are being sent at that moment may get in."""
+MOST_RECIPIENTS: Final = 10_000
+"""Agents of one broadcast."""
 EXPIRES_IN_SECONDS: Final = 3_600.0
 SUMMARY_FIELDS: Final = ("agent_id", "from", "expires_at", "version", "created_at")
 """What events tell of a message, besides `message_id`: never what is in it."""
@@ -38,6 +40,17 @@ class MessageTooLarge(Invalid):
 
     code = "message-too-large"
     title = "Message too large"
+
+
+class TooManyRecipients(Invalid):
+    """The selector of a broadcast matches more agents than one broadcast may have; none got it."""
+
+    code = "too-many-recipients"
+    title = "Too many recipients"
+    default_detail = f"A broadcast is for {MOST_RECIPIENTS:,} agents at most. Send it in parts."
+
+    def __init__(self) -> None:
+        super().__init__(pointer="/selector")
 
 
 class MailboxFull(TooManyRequests):

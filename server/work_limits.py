@@ -101,6 +101,9 @@ def _agents() -> Iterator[Limit]:
     yield Limit("control requests that an agent has not taken", str(CONTROLS_KEPT), Conflict)
     yield Limit("a message to an agent", size_of(messages.MOST_BYTES), messages.MessageTooLarge)
     yield Limit(
+        "agents of one broadcast", f"{messages.MOST_RECIPIENTS:,}", messages.TooManyRecipients
+    )
+    yield Limit(
         "messages that wait for an agent",
         f"{messages.MOST_WAITING:,}",
         messages.MailboxFull,

@@ -130,6 +130,17 @@ async def test_only_the_agent_and_admins_see_what_is_in_it(
     assert unknown["code"] == "message-not-found"
 
 
+async def test_a_broadcast_to_too_many_reaches_nobody(
+    user: Api, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first message is written."""
+    monkeypatch.setattr(machine, "MOST_RECIPIENTS", 0)
+    problem = await user.refused(422, "POST", BROADCAST, json={"data": "all"})
+    assert problem["code"] == "too-many-recipients"
+    assert problem["errors"][0]["pointer"] == "/selector"
+    assert await agent.api.ok("GET", _box(agent)) == []
+
+
 async def test_a_repeated_request_sends_once(user: Api, agent: Agent) -> None:
     """Under its key."""
     headers = {"Idempotency-Key": uuid.uuid4().hex}
