@@ -28,6 +28,8 @@ UNENDED = ("scheduled", "blocked", "queued", "running")
 WIDTHS = {"diamond": 2, "fan": 6}
 POLL_SECONDS = 0.1
 GRAPHS = ("single", "single", "chain", "diamond", "fan")
+KEYED_STRETCH = 500
+"""How many tasks are submitted with keys among them, before three times as many without."""
 COLLECTING_SECONDS = 60.0
 """Longest time to read everything at the end, and as long again for each 1,000 tasks."""
 
@@ -247,7 +249,9 @@ class Operator:
         }
         if chance.random() < 0.3:
             body["required_capabilities"] = ["work"]
-        if chance.random() < 0.1:
+        # A queue without keys is served in another way: there are times with and without.
+        has_keys = len(self._history.submissions) // KEYED_STRETCH % 4 == 0
+        if has_keys and chance.random() < 0.1:
             body["concurrency"] = {
                 "key": f"narrow-{chance.randrange(self._shape.keys)}",
                 "limit": 2,
@@ -298,7 +302,7 @@ class Operator:
                     after = int(event["seq"])
                     self._history.watched[after] = event["id"]
                     self._ended += event["type"] in ENDINGS
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_SECONDS / self._shape.chatter)
 
     async def drain(self, seconds: float) -> None:
         """Return when every task has ended, or after so long."""

@@ -10,8 +10,8 @@ class Shape:
     """`pause_seconds` is the longest time between two submissions of a submitter.
 
     With `tasks` the submitters end when there are so many of them, and they wait while more than
-    `open_tasks` have not ended. One task in ten stands under one of the `keys`, of which each lets
-    two run at a time. `chatter` is how much of what a short run does agents do beside claiming and
+    `open_tasks` have not ended. Some tasks stand under one of the `keys`, of which each lets two
+    run at a time. `chatter` is how much of what a short run does agents do beside claiming and
     ending, and readers. `batch` is the size of the graphs that are submitted at once, none
     without it. Agents that are `apart` are processes of their own.
     """

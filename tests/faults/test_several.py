@@ -78,7 +78,7 @@ def test_soak_of_the_hive(hive: SeveralNodes) -> None:
         open_tasks=2_000,
         keys=20,
         chatter=0.3,
-        batch=60,
+        batch=100,
         apart=True,
     )
     faults = hive.endless_faults(list(FAULTS), longest_seconds=PAUSE_SECONDS)
