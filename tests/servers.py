@@ -195,7 +195,7 @@ class ServerProcess:
             process.wait()
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
     """Return once `condition()` is true; fail and name it after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -203,7 +203,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 10) 
         time.sleep(POLL_SECONDS)
 
 
-async def eventually(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+async def eventually(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
     """As `wait_until`, while the event loop goes on."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -97,7 +97,7 @@ class Api(httpx.AsyncClient):
         """The task as it is now."""
         return dict(await self.ok("GET", f"/api/v1/tasks/{task_id}"))
 
-    async def task_when(self, task_id: str, status: str, seconds: float = 10) -> dict[str, Any]:
+    async def task_when(self, task_id: str, status: str, seconds: float = 30) -> dict[str, Any]:
         """The task once it has this status."""
         return await found(
             lambda: self.task(task_id),
@@ -273,7 +273,7 @@ async def found(
     look: Callable[[], Awaitable[T]],
     wanted: Callable[[T], object],
     what: str,
-    seconds: float = 10,
+    seconds: float = 30,
 ) -> T:
     """What `look` gives once it is wanted; fail and show the last after `seconds`."""
     deadline = time.monotonic() + seconds

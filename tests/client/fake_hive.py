@@ -121,7 +121,7 @@ class FakeHive:
         await self._server.close_all_connections()
         self._server = None
 
-    async def until(self, condition: Any, seconds: float = 10.0) -> Any:
+    async def until(self, condition: Any, seconds: float = 30.0) -> Any:
         """Wait until the condition holds and give what it gives; fail the test when it does not."""
         found = None
         async with asyncio.timeout(seconds), self.changed:

@@ -69,7 +69,7 @@ class RealtimeNode:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until the condition holds."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - any condition, with a deadline
                 await asyncio.sleep(0.01)
 
