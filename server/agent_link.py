@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 ASSIGN_ABOVE_BYTES: Final = 64 * 1024
 RETRY_SECONDS: Final = 1.0
-GATHER_SECONDS: Final = 0.004  # A look at the queue costs as much for one slot as for many.
+MOMENT_SECONDS: Final = 0.004
 LOST_STATUSES: Final = frozenset({404, 409})
 ACTIONS: Final = {
     DesiredState.ACTIVE: "resume",
@@ -256,8 +256,6 @@ class AgentLink(Peer):
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            if self._held and 2 * self.free_slots < self._slots:
-                await asyncio.sleep(GATHER_SECONDS)
             for task in await self._claim():
                 try:
                     await self.hand_over(task)
@@ -265,6 +263,8 @@ class AgentLink(Peer):
                     log.exception("link.assignment_failed", task_id=task.task_id)
                     self.end(CloseCode.INTERNAL, "the server failed")
                     await self._give_back(task)
+            # Slots that are free until then are filled together.
+            await asyncio.sleep(MOMENT_SECONDS)
 
     async def _claim(self) -> Sequence[Task]:
         began = time.monotonic()
