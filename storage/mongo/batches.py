@@ -7,17 +7,16 @@ each task in the order in which they are made; a document may not have fields li
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import bson
 from bson.codec_options import CodecOptions
-from pymongo import ASCENDING, IndexModel
-from pymongo.errors import DuplicateKeyError
 
 from hive.batches import Meant, Planned
 from hive.changes import Actor, Change
 from storage.mongo.changes import Expression, expression
-from storage.mongo.client import Database, Document, guarded, make_indexes
+from storage.mongo.client import Database, Document, guarded
+from storage.mongo.orders import Orders, actor_of
 from storage.mongo.tasks import WITHOUT_FREE_FORM, MongoTasks
 
 CHUNK: Final = 100
@@ -26,7 +25,6 @@ CHUNK: Final = 100
 GIVEN_UP_MS: Final = 5_000
 """After so long, whoever accepted a batch is taken for gone."""
 
-INDEXES = (IndexModel([("accepted_at", ASCENDING)], name="age"),)
 _AWARE: Final[CodecOptions[Document]] = CodecOptions(tz_aware=True)
 
 
@@ -34,59 +32,39 @@ class MongoBatches:
     """The port `hive.batches.BatchLog`."""
 
     def __init__(self, database: Database, tasks: MongoTasks) -> None:
-        self._batches = database["batches"]
+        self._orders = Orders(database["batches"], unattended_ms=GIVEN_UP_MS)
         self._tasks = tasks.resources
 
     async def prepare(self) -> None:
         """Make the index. Idempotent."""
-        await make_indexes(self._batches, INDEXES)
+        await self._orders.prepare()
 
     @guarded
     async def accept(self, batch_id: str, tasks: Sequence[Planned], actor: Actor) -> None:
         meant = [_plain(one, await self._tasks.prepared(one.change)) for one in tasks]
-        fields = {
-            "actor_id": actor.actor_id,
-            "request_id": actor.request_id,
-            "call_id": actor.call_id,
-            "waiting_on": sorted(
-                {name for one in tasks for name in one.change.fields["waiting_on"]}
-            ),
-            "tasks": bson.encode({"tasks": meant}),
-        }
-        assigned: dict[str, Any] = {name: {"$literal": value} for name, value in fields.items()}
-        try:
-            await self._batches.update_one(
-                {"_id": batch_id, "accepted_at": {"$exists": False}},
-                [{"$set": {**assigned, "accepted_at": "$$NOW"}}],
-                upsert=True,
-            )
-        except DuplicateKeyError:
-            return
+        waiting_on = {name for one in tasks for name in one.change.fields["waiting_on"]}
+        fields = {"waiting_on": sorted(waiting_on), "tasks": bson.encode({"tasks": meant})}
+        await self._orders.accept(batch_id, fields, actor)
 
     async def carry_out(self, batch_id: str) -> Meant | None:
         """As the port says."""
-        batch = await self._find(batch_id)
+        batch = await self._orders.find(batch_id)
         if batch is None:
             return None
         tasks = bson.decode(batch["tasks"], _AWARE)["tasks"]
-        actor = Actor(batch["actor_id"], batch["request_id"], batch["call_id"])
+        actor = actor_of(batch)
         for start in range(0, len(tasks), CHUNK):
             await self._make(tasks[start : start + CHUNK], actor)
         return Meant(tuple(one["task_id"] for one in tasks), frozenset(batch["waiting_on"]))
 
-    @guarded
     async def finish(self, batch_id: str) -> None:
-        await self._batches.delete_one({"_id": batch_id})
+        """As the port says."""
+        await self._orders.finish(batch_id)
 
-    @guarded
     async def unfinished(self, *, limit: int) -> Sequence[str]:
-        old = {"$expr": {"$lt": ["$accepted_at", {"$subtract": ["$$NOW", GIVEN_UP_MS]}]}}
-        found = self._batches.find(old, {"_id": True}).sort("accepted_at", ASCENDING)
-        return [row["_id"] async for row in found.limit(limit)]
-
-    @guarded
-    async def _find(self, batch_id: str) -> Document | None:
-        return await self._batches.find_one({"_id": batch_id})
+        """As the port says."""
+        found = await self._orders.unattended(limit=limit, shown={"_id": True})
+        return [row["_id"] for row in found]
 
     @guarded
     async def _make(self, tasks: Sequence[Document], actor: Actor) -> None:
