@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import structlog
 
 from handlers.views import control_view, lease_view
-from hive import agents as machine
-from hive.agents import Agent, DesiredState
+from hive.agents import DesiredState
 from hive.attempts import LOST_LEASES
 from hive.changes import Actor
 from hive.errors import AgentNotFound, HiveError
@@ -27,6 +26,7 @@ from hive.permissions import Principal, require_agent
 from hive.task_machine import DRAINED
 from hive.tasks import Task
 from server.agent_messages import AgentMessages
+from server.announcement import announce
 from server.closing import CloseCode, Disconnect, ErrorCode, FrameRefused
 from server.frames import control_frame
 from server.held_leases import LEASE_OVER, Held, HeldLeases
@@ -101,7 +101,7 @@ class AgentLink(Peer):
         if self._greeted:
             raise Disconnect(CloseCode.SECOND_CONNECT, "hello came a second time")
         try:
-            agent = await self._announce(frame)
+            agent = await announce(self._services.agents, self.agent_id, frame, self._actor)
         except AgentNotFound as error:
             raise Disconnect(CloseCode.FORBIDDEN, error.detail) from error
         # From here on the log's events reach this link; what is read next is at least as new.
@@ -201,20 +201,6 @@ class AgentLink(Peer):
         self._changed.set()
 
     # hello
-
-    async def _announce(self, frame: Frame) -> Agent:
-        capabilities = frame.get("capabilities")
-        await self._services.agents.heard_of(self.agent_id, controls_taken=None)
-        return await self._services.agents.change(
-            self.agent_id,
-            lambda agent: machine.announce(
-                agent,
-                capabilities=None if capabilities is None else tuple(capabilities),
-                slots=frame.get("slots"),
-                version=frame.get("version", agent.agent_version),
-            ),
-            Actor(self._caller.principal_id, *self._call),
-        )
 
     def _resume(self, tasks: Sequence[Task], asked: Sequence[tuple[str, int]]) -> list[Held]:
         """Take over the leases that the agent names and still has; those to be cancelled."""
@@ -392,6 +378,10 @@ class AgentLink(Peer):
     def _require_greeting(self) -> None:
         if not self._greeted:
             raise FrameRefused(ErrorCode.HELLO_FIRST, "Say hello first.")
+
+    @property
+    def _actor(self) -> Actor:
+        return Actor(self._caller.principal_id, *self._call)
 
     @property
     def _caller(self) -> Principal:
