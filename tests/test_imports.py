@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("hive", "handlers", "storage", "server", "clients/python/agentzero_client")
+LONGEST_MODULE = 400
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -25,6 +27,13 @@ def imported(path: Path) -> Iterator[str]:
 def modules(package: str) -> list[Path]:
     """Every module of a package, by path."""
     return sorted((ROOT / package).rglob("*.py"))
+
+
+def test_no_module_is_too_long() -> None:
+    """Of 400 lines at most: a longer one holds two nouns."""
+    ours = [path for package in PACKAGES for path in modules(package)]
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in ours}
+    assert {str(path): length for path, length in lengths.items() if length > LONGEST_MODULE} == {}
 
 
 @pytest.mark.parametrize("path", modules("hive"), ids=lambda path: path.stem)
