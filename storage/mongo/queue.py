@@ -213,9 +213,12 @@ class MongoQueue:
         # Time has gone on since the task was found; nothing else can have changed unseen.
         guard = {"_id": head["_id"], "version": head["version"], **WITHIN_BUDGET}
         try:
-            return await self._resources.save(guard, change, actor)
+            task = await self._resources.save(guard, change, actor)
         except DuplicateKeyError as error:
             raise _taken(lease) from error
+        # What is read back may be newer than what was written: another agent's lease is not ours.
+        holds = task is not None and task.lease and task.lease.lease_id == lease.lease_id
+        return task if holds else None
 
     def _note_key(self, task: Task, _event_type: str) -> None:
         if task.status is TaskStatus.QUEUED and task.spec.concurrency is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import DuplicateKeyError, ExecutionTimeout
 
 from hive import task_machine as machine
@@ -206,6 +207,31 @@ async def test_claimers_of_many_never_share_a_task(store: Store, mongodb_uri: st
     )
     claimed = [task.task_id for some in claims if isinstance(some, list) for task in some]
     assert sorted(claimed) == sorted(made)
+
+
+async def test_a_lease_that_was_lost_before_it_was_read_is_nobodys(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that stood still reads what another one was granted since: it gives that to nobody."""
+    made = [(await store.submit()).task_id for _ in range(6)]
+    bulk_write = AsyncCollection.bulk_write
+    stranger = {"lease_id": {"$concat": ["other ", "$_id"]}, "fence": 2}
+
+    async def slow(self: AsyncCollection[Any], *args: Any, **named: Any) -> Any:
+        result = await bulk_write(self, *args, **named)
+        for task_id in made:
+            if "lease" in await store.document(task_id):
+                await store.set_fields(task_id, {"lease": stranger, "fence": 2})
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AsyncCollection, "bulk_write", slow)
+        leases = _leases(store, "agt_1", *range(1, 7))
+        claimed = await store.tasks.queue.claim_many(leases, [""], machine.start, ME)
+    assert claimed
+    mine = {lease.lease_id for lease in leases}
+    assert {task.lease.lease_id for task in claimed if task.lease} <= mine
+    assert all(task.lease for task in claimed)
 
 
 async def test_a_slot_in_use_costs_its_own_lease_only(store: Store) -> None:
