@@ -78,6 +78,7 @@ class Scheduler:
         """Take events of the hub: schedules change and tasks end on other nodes, too."""
         for event in events:
             noun, _, _ = event.type.partition(".")
+            # Its own events, too: a time that was decided has a next one behind it.
             if noun == "schedule" or (
                 noun == "task"
                 and event.data.get("status") in ENDED
