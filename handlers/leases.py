@@ -33,8 +33,9 @@ async def renew_lease(context: Context, *, lease_id: str, body: dict[str, Any]) 
             proof,
             lambda task: machine.report_progress(task, proof, progress, seconds),
         )
-    if task.lease is None:
-        raise AssertionError("a renewed lease is gone")
+    # What is read back after the write may be newer than it.
+    if task.lease is None or task.lease.lease_id != lease_id:
+        raise LeaseLost(lease_id=lease_id, fence=proof.fence)
     return Reply(
         {
             "lease_id": lease_id,

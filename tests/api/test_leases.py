@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from hive.tasks import Task
+from storage.mongo.tasks import MongoTasks
 from tests.api.running import Agent, Api, Lease, RunningNode, found
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -68,6 +71,24 @@ async def test_progress_is_seen_and_recorded(user: Api, worker: Agent, capabilit
         "three events of progress",
     )
     assert [event["data"]["progress"] for event in events] == reports
+
+
+async def test_progress_under_a_lease_that_is_lost_at_once_is_refused(
+    user: Api, worker: Agent, capability: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease was taken back between the write and the answer: 409, not a fault."""
+    lease = await leased(user, worker, capability)
+    change_leased = MongoTasks.change_leased
+
+    async def too_late(self: MongoTasks, *args: Any, **named: Any) -> Task:
+        return replace(await change_leased(self, *args, **named), lease=None)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MongoTasks, "change_leased", too_late)
+        response = await lease.send("renew", progress={"fraction": 0.5})
+    assert response.status_code == 409, response.text
+    assert response.json()["code"] == "lease-lost"
+    await lease.ok("complete", result=None)
 
 
 async def test_log_lines_are_kept_in_order(user: Api, worker: Agent, capability: str) -> None:
