@@ -54,7 +54,9 @@ async def make_existing(node: RunningNode, admin: Api, owner: Api) -> Existing:
         lambda: admin.ok("GET", "/api/v1/audit", params={"limit": 1}), bool, "a record is there"
     )
     artifact = lease.path("artifacts/existing")
-    await lease.api.ok("PUT", artifact, params={"fence": lease.fence})
+    octets = {"Content-Type": "application/octet-stream"}
+    proof = {"fence": lease.fence}
+    await lease.api.ok("PUT", artifact, params=proof, content=b"existing", headers=octets)
     mailbox = f"/api/v1/agents/{agent.agent_id}/messages"
     message = await owner.ok("POST", mailbox, json={"data": {"topic": "existing"}})
     named = {

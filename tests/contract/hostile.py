@@ -156,7 +156,10 @@ def json_attacks(operation: Operation) -> Iterator[Attack]:
 def path_attacks(operation: Operation) -> Iterator[Attack]:
     """The same operation under another spelling of its path. Send them without a credential."""
     path = path_of(operation)
+    query = urlencode(required_query(operation))
     body = example_bytes(operation)
+    # What PUT makes is named by the end of its path: `name;x=1` is a name, if no good one.
+    behind = {401, 404, 405, 422} if operation.method == "PUT" else {401, 404, 405}
     spellings = {
         "two slashes": "/" + path,
         "inner slashes": path.replace("/", "//")[1:] + "/x",
@@ -184,10 +187,10 @@ def path_attacks(operation: Operation) -> Iterator[Attack]:
         yield Attack(
             f"{operation.operation_id} {name}",
             operation.method,
-            target,
+            f"{target}?{query}" if query else target,
             # What begins with no slash is no target of HTTP at all; `/tasks/batch;x=1` is the path
             # of a task, which has other methods.
-            frozenset({401, 404, 405} if target.startswith("/") else {400}),
+            frozenset(behind if target.startswith("/") else {400}),
             body,
         )
 
