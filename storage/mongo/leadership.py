@@ -29,16 +29,16 @@ class MongoLeadership:
             "term": expression(Plus("term")),
             "expires_at": expression(After(seconds)),
         }
-        query = {"_id": duty, "$expr": free}
-        leader = await self._take(query, taken)
-        if leader is None:
+        # All nodes but one ask again and again: a look costs no write in the journal.
+        seen = await self._leaders.find_one({"_id": duty}, {"is_free": free})
+        if seen is None:
             # `$expr` can't stand in an upsert: make the document first, held by nobody.
-            made = await self._leaders.update_one(
+            await self._leaders.update_one(
                 {"_id": duty}, {"$setOnInsert": {"term": 0, "expires_at": EPOCH}}, upsert=True
             )
-            if made.upserted_id is None:
-                return None
-            leader = await self._take(query, taken)
+        elif not seen["is_free"]:
+            return None
+        leader = await self._take({"_id": duty, "$expr": free}, taken)
         if leader is None:
             return None
         term: int = leader["term"]
