@@ -66,7 +66,7 @@ class Agent:
                     own = random.Random(chance.random())
                     running.add(asyncio.create_task(self._handle(grant, own)))
                 # Slots that get free together are filled together.
-                await asyncio.sleep(PACE_SECONDS)
+                await asyncio.sleep(PACE_SECONDS / self._chatter)
         finally:
             await end(list(running))
 

@@ -71,7 +71,7 @@ def test_soak_of_the_hive(hive: SeveralNodes) -> None:
     shape = Shape(
         submitters=6,
         agents=AGENTS,
-        slots=16,
+        slots=24,
         pause_seconds=0.02,
         drain_seconds=900,
         tasks=TASKS,
