@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +24,8 @@ from hive.events import check_type
 from hive.raw_json import RawJson
 
 _MARKS = (After, Plus, Append, Without)
+# Most values are of these types: nothing is to be looked for in them.
+_AS_THEY_ARE = frozenset({str, int, float, bool, datetime})
 
 
 def update_pipeline(
@@ -47,7 +50,7 @@ def update_pipeline(
         "time": "$$NOW",
         "version": "$version",
         "actor": {"$literal": actor.actor_id},
-        "data": {identifier: "$_id", **{name: _shown(name, capped) for name in summary}},
+        "data": _data(identifier, tuple(summary), tuple(capped.items())),
     }
     if actor.request_id is not None:
         event["request_id"] = {"$literal": actor.request_id}
@@ -64,8 +67,14 @@ class Expression:
     value: Any
 
 
-def _shown(name: str, capped: Mapping[str, int]) -> Any:
-    return {"$slice": [f"${name}", capped[name]]} if name in capped else f"${name}"
+@cache
+def _data(
+    identifier: str, summary: tuple[str, ...], capped: tuple[tuple[str, int], ...]
+) -> Mapping[str, Any]:
+    """What the event tells of the resource."""
+    shown: dict[str, Any] = {name: f"${name}" for name in summary}
+    shown |= {name: {"$slice": [f"${name}", most]} for name, most in capped if name in shown}
+    return {identifier: "$_id", **shown}
 
 
 def in_time(deadline: Deadline) -> dict[str, Any]:
@@ -74,8 +83,10 @@ def in_time(deadline: Deadline) -> dict[str, Any]:
     return {"$expr": {"$lte": [expression(After(deadline.seconds)), last]}}
 
 
-def expression(value: Any) -> Any:  # noqa: PLR0911 - one arm a mark
+def expression(value: Any) -> Any:  # noqa: C901, PLR0911 - one arm a mark
     """The aggregation expression of a mark or of a plain value."""
+    if type(value) in _AS_THEY_ARE:
+        return {"$literal": value}
     match value:
         case After(seconds, None):
             return {"$add": ["$$NOW", round(seconds * 1000)]} if seconds else "$$NOW"
@@ -104,8 +115,10 @@ def expression(value: Any) -> Any:  # noqa: PLR0911 - one arm a mark
             return {"$literal": plain(value)}
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one arm a type
     """The value as BSON takes it: enums by value, dataclasses as documents without None."""
+    if type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, RawJson):
