@@ -124,15 +124,18 @@ class MongoArtifactFiles:
         entries = [row async for row in found]
         task = await self._find_task(task_id)
         named = _named(task)
+        unnamed = [entry for entry in entries if entry["_id"] not in named]
         gone = [
             entry["_id"]
-            for entry in entries
-            if entry["_id"] not in named
-            and (entry["_id"] == file_id or not _is_under_way(entry, task))
+            for entry in unnamed
+            if entry["_id"] == file_id or not _is_under_way(entry, task)
         ]
         await self._delete(gone)
-        # The mark goes last: until then the sweep comes back for what was not deleted.
-        await self._files.update_one({"_id": file_id}, {"$unset": {"pending": ""}})
+        # The marks go last, and only when nothing is left that somebody would have to delete: one
+        # that counts as under way may have been named and replaced, and lose its own mark just now.
+        if len(gone) == len(unnamed):
+            settled = [entry["_id"] for entry in entries if entry["_id"] in named]
+            await self._files.update_many({"_id": {"$in": settled}}, {"$unset": {"pending": ""}})
 
     async def _find_task(self, task_id: str) -> Mapping[str, Any] | None:
         shown = {"lease.lease_id": True, "lease.fence": True, "artifacts.file_id": True}
