@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
     HTTPMessageDelegate,
@@ -136,7 +135,7 @@ def make_http_server(
     ssl_options: ssl.SSLContext | None = None,
     max_connections: int = MAX_CONNECTIONS,
     max_connections_per_address: int = MAX_PER_ADDRESS,
-) -> HTTPServer:
+) -> StrictServer:
     """Make the server with its limits: 16 KiB of headers within 10 s, a body within 10 s.
 
     It reads no forwarded headers and unpacks no gzip. The pipeline reads bodies itself, so the

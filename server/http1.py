@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import socket
 import time
 from asyncio import Future
@@ -48,6 +49,7 @@ from server.refusals import Peer, Refusals
 from server.request_heads import MAX_HEADER_BYTES, Head, find_start_line, read_head
 
 KEEP_ALIVE_SECONDS: Final = 75.0
+HEAR_POLL_SECONDS: Final = 0.02
 """Longer than the 60 s for which proxies keep their connections to us."""
 ANSWER_SECONDS: Final = 60.0
 LINGER_SECONDS: Final = 1.0
@@ -351,6 +353,22 @@ class StrictServer(HTTPServer):
             for waiting in self._sockets.values():
                 self._take_all(waiting)
         super().stop()
+
+    async def hear_out(self, seconds: float) -> None:
+        """Wait until no connection is open, but so long at most.
+
+        What a proxy sends to one that it believes open would be reset, and not be sent elsewhere.
+        """
+        due = time.monotonic() + seconds
+        while self._connections and time.monotonic() < due:  # noqa: ASYNC110 - a set
+            await asyncio.sleep(HEAR_POLL_SECONDS)
+
+    def has_unread(self) -> bool:
+        """Whether something has come that nobody has read yet."""
+        waiting = select.poll()
+        for stream in (one.stream for one in self._connections if not one.stream.closed()):
+            waiting.register(stream.fileno(), select.POLLIN)
+        return any(events & select.POLLIN for _, events in waiting.poll(0))
 
     def _take_all(self, listening: socket.socket) -> None:
         # It ends with BlockingIOError.

@@ -20,6 +20,7 @@ from server.connection_counts import room_for_connections
 from server.data_directory import DataDirectory
 from server.embedded import EmbeddedMongo
 from server.first_start import FirstStart
+from server.http1 import StrictServer
 from server.settings import Settings, SettingsError
 from server.tls import Certificate, CertificateRefused, Renewal, read_certificate, warn_before_end
 from server.tls_redirect import HTTPS_PORT, make_redirect_app
@@ -27,7 +28,7 @@ from server.tls_redirect import HTTPS_PORT, make_redirect_app
 READY_SECONDS = 10.0
 DRAIN_POLL_SECONDS = 0.05
 LEAVING_SECONDS = 0.3
-LAST_WORDS_SECONDS = 0.1
+LAST_WORDS_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
@@ -138,13 +139,13 @@ def _listen_for_pages(settings: Settings, url: str, *, shares_port: bool) -> HTT
     return server
 
 
-async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
+async def drain(node: Node, server: StrictServer, seconds: float) -> None:
     """Send everybody away, stop to accept, let requests end for so long, close what is left.
 
     1. The node is not ready. Each answer ends its connection, sockets end with 1012, claims wait no
     longer. It still accepts for a moment: whoever chose this node just now is answered.
     2. It takes what waits in the queue of the kernel, and listens no longer.
-    3. What is under way ends; what has just come in has a moment to be read.
+    3. Who is still connected has a moment to say more; what is under way ends.
     """
     deadline = time.monotonic() + seconds
     log.info("server.draining", seconds=seconds)
@@ -157,8 +158,8 @@ async def drain(node: Node, server: HTTPServer, seconds: float) -> None:
     await node.mailboxes.stop()
     await asyncio.gather(node.peers.drain(seconds / 2), asyncio.sleep(LEAVING_SECONDS))
     server.stop()
-    await asyncio.sleep(LAST_WORDS_SECONDS)
-    while node.app.pipeline.running and time.monotonic() < deadline:  # noqa: ASYNC110 - a number
+    await server.hear_out(LAST_WORDS_SECONDS)
+    while time.monotonic() < deadline and (node.app.pipeline.running or server.has_unread()):  # noqa: ASYNC110 - two looks
         await asyncio.sleep(DRAIN_POLL_SECONDS)
     with suppress(TimeoutError):
         await asyncio.wait_for(server.close_all_connections(), CLOSE_SECONDS)
