@@ -5,6 +5,9 @@ python -m pytest tests/faults/test_mutations.py -m more -o log_cli=true -o log_c
 
 from __future__ import annotations
 
+import random
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from tests.faults.shape import Shape
 from tests.servers import ServerProcess
 
 SHAPE = Shape(pause_seconds=0.05, drain_seconds=10.0)
+UNTIL_SEEN = replace(SHAPE, tasks=120)
+"""What shows itself by numbers has to have them, however busy the machine is."""
 SEEN_AS = {
     "event-apart": {"version-hole", "document-differs", "no-event"},
     "fence-stays": {"fence-not-increasing"},
@@ -37,7 +42,18 @@ def test_mutation_is_caught(mutation: str, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "var", **SETTINGS)
     server.program = ("-m", "tests.faults.mutated_server", mutation)
     try:
-        verdict = run(server, kills(server, 4, longest_seconds=1.5), seed=7, shape=SHAPE)
+        if mutation == "stale-read":
+            verdict = run(server, _nothing, seed=7, shape=UNTIL_SEEN)
+        elif mutation == "acknowledged-in-memory":
+            verdict = run(server, kills(server, 1), seed=7, shape=UNTIL_SEEN)
+        else:
+            verdict = run(server, kills(server, 4, longest_seconds=1.5), seed=7, shape=SHAPE)
     finally:
         server.kill()
     assert SEEN_AS[mutation] & {v.rule for v in verdict.violations}, str(verdict)
+
+
+def _nothing(_chance: random.Random) -> list[float]:
+    """No fault: a bug that shows without one."""
+    time.sleep(0.1)
+    return []
