@@ -69,7 +69,7 @@ soak: setup ## Hours of faults and load.
 	$(call RUN_MARKED,soak)
 
 .PHONY: soak-hive
-soak-hive: setup ## 100,000 tasks on three nodes while all around them is killed (SOAK_TASKS=...).
+soak-hive: setup ## 100,000 tasks on three nodes while all around them is killed (SOAK_TASKS=..., SOAK_KEEP=1).
 	$(MEMORY) $(BIN)/python -m pytest -m soak tests/faults/test_several.py \
 	    -o log_cli=true -o log_cli_level=INFO
 
