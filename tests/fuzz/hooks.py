@@ -27,7 +27,7 @@ from server.json_body import MAX_INTEGER, MIN_INTEGER
 
 LONGEST_WAIT_SECONDS = 0.02
 IDEMPOTENCY_KEY = "Idempotency-Key"
-AGENTS_OWN_WORK = frozenset({"heartbeat_agent", "claim_leases"})
+AGENTS_OWN_WORK = frozenset({"heartbeat_agent", "claim_leases", "acknowledge_message"})
 VALID_KEY = re.compile(r'("([!#-\[\]-~]|\\["\\])+"|[!#-~][!-~]*)')
 GIVEN = json.loads(os.environ.get("AGENTZERO_FUZZ_GIVEN", "{}"))
 OWN = frozenset(json.loads(os.environ.get("AGENTZERO_FUZZ_OWN", "[]")))

@@ -60,6 +60,9 @@ def admin(
         MONGODB_DATABASE=database,
         ADMIN_PASSWORD=PASSWORD,
         LOG_LEVEL="error",
+        # The leases that were made for the run outlive it, however slow the machine is.
+        LEASE_SECONDS="3600",
+        AGENT_TIMEOUT_SECONDS="3600",
         **LIMITS,
     )
     try:
@@ -187,7 +190,7 @@ def test_fuzzing_as_admin_finds_nothing(admin: Arranging, tmp_path: Path) -> Non
 
 
 @pytest.mark.more
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("role", list(Role))
 def test_long_fuzzing_finds_nothing(
     admin: Arranging, tmp_path: Path, role: Role, capsys: pytest.CaptureFixture[str]
