@@ -4,10 +4,10 @@ The layout is that of the GridFS specification. The order is not: the entry in `
 comes first, marked `pending`, so that whatever a kill leaves is found, and it goes last. A file is
 there for readers as long as its task names it, and for no other reason.
 
-    entry (pending) -> chunks -> named by the task -> what it replaces is deleted -> not pending
+    entry (pending) -> chunks -> named by the task -> told -> what it replaces is deleted -> settled
 
-A pending file that its task does not name can still become named as long as the lease that it was
-sent under is current, and never again afterwards: no clock is needed to know an orphan.
+A pending file can still become named until its task was told of it, as long as the lease that it
+was sent under is current, and never again afterwards: no clock is needed to know an orphan.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FILE_INDEXES: Final = (
         partialFilterExpression={"pending": True},
     ),
 )
-SHOWN: Final = {"pending": True, "metadata": True}
+SHOWN: Final = {"pending": True, "told": True, "metadata": True}
 CHUNK_INDEX: Final = IndexModel(
     [("files_id", ASCENDING), ("n", ASCENDING)], name="files_id_1_n_1", unique=True
 )
@@ -119,23 +119,22 @@ class MongoArtifactFiles:
         return True
 
     async def _settle(self, task_id: str, file_id: str) -> None:
+        # First of all: whoever replaces it from now on knows that nobody is about to name it.
+        await self._files.update_one({"_id": file_id}, {"$set": {"told": True}})
         # Files before the task: one that was named when it was read, and is not now, is replaced.
         found = self._files.find({"metadata.task_id": task_id}, SHOWN)
         entries = [row async for row in found]
         task = await self._find_task(task_id)
         named = _named(task)
-        unnamed = [entry for entry in entries if entry["_id"] not in named]
-        gone = [
-            entry["_id"]
-            for entry in unnamed
-            if entry["_id"] == file_id or not _is_under_way(entry, task)
-        ]
-        await self._delete(gone)
-        # The marks go last, and only when nothing is left that somebody would have to delete: one
-        # that counts as under way may have been named and replaced, and lose its own mark just now.
-        if len(gone) == len(unnamed):
-            settled = [entry["_id"] for entry in entries if entry["_id"] in named]
-            await self._files.update_many({"_id": {"$in": settled}}, {"$unset": {"pending": ""}})
+        await self._delete(
+            [
+                entry["_id"]
+                for entry in entries
+                if entry["_id"] not in named and not _is_under_way(entry, task)
+            ]
+        )
+        # The mark goes last: until then the sweep comes back for what was not deleted.
+        await self._files.update_one({"_id": file_id}, {"$unset": {"pending": ""}})
 
     async def _find_task(self, task_id: str) -> Mapping[str, Any] | None:
         shown = {"lease.lease_id": True, "lease.fence": True, "artifacts.file_id": True}
@@ -152,10 +151,12 @@ def _named(task: Mapping[str, Any] | None) -> set[str]:
 
 
 def _is_under_way(entry: Mapping[str, Any], task: Mapping[str, Any] | None) -> bool:
-    """Whether it may still become named: it is pending, and its lease is current."""
+    """Whether it may still become named: the task was not told of it, and its lease is current."""
+    if not entry.get("pending", False) or entry.get("told", False):
+        return False
     lease: Document = (task or {}).get("lease", {})
     sent_under = entry["metadata"]
-    return entry.get("pending", False) and (sent_under["lease_id"], sent_under["fence"]) == (
+    return (sent_under["lease_id"], sent_under["fence"]) == (
         lease.get("lease_id"),
         lease.get("fence"),
     )
