@@ -18,7 +18,7 @@ import uvloop
 from server.data_directory import DataDirectory
 from tests.faults.agent import Agent, end, register
 from tests.faults.checker import ENDINGS
-from tests.faults.client import Answer, Client, open_client
+from tests.faults.client import PAGE, Answer, Client, open_client
 from tests.faults.collecting import EVENTS, TASKS, collect
 from tests.faults.history import Found, History, Reading, Submission
 from tests.faults.shape import Shape
@@ -293,7 +293,7 @@ class Operator:
         """Follow the log; what was seen once must stay where it is."""
         after = 0
         while True:
-            path = f"{EVENTS}?after={after}&limit=200"
+            path = f"{EVENTS}?after={after}&limit={PAGE}"
             answer = await self._client.ask("GET", path, self._key)
             if answer is not None and answer.status != 200:
                 self._surprised("page of events", answer)
@@ -302,6 +302,8 @@ class Operator:
                     after = int(event["seq"])
                     self._history.watched[after] = event["id"]
                     self._ended += event["type"] in ENDINGS
+                if len(answer.body) == PAGE:
+                    continue
             await asyncio.sleep(POLL_SECONDS / self._shape.chatter)
 
     async def drain(self, seconds: float) -> None:
