@@ -47,6 +47,9 @@ class World(Protocol):
     def drop_dependency(self, task_id: str, mark: Without) -> None:
         """As `Sweeps.drop_ended`, of one task."""
 
+    def place(self, task_id: str) -> tuple[float, str]:
+        """Where a queued task stands in the queue: ascending."""
+
     def last_event(self, task_id: str) -> tuple[int, str]:
         """How many events the task has had, and the status that the newest one told."""
 
@@ -72,6 +75,7 @@ class Lifecycle(RuleBasedStateMachine):
         super().__init__()
         self.world = world
         self.told: dict[str, Told] = {}
+        self.places: dict[str, tuple[float, str]] = {}
         self.leases = 0
         world.clear()
 
@@ -85,6 +89,8 @@ class Lifecycle(RuleBasedStateMachine):
     def _saw(self, task: Task) -> None:
         """Compare what the world tells now with what it told before."""
         told = self.told.get(task.task_id)
+        if task.status is TaskStatus.QUEUED:
+            self._stands(task, was_queued=told is not None and told.task.status is task.status)
         if told is None:
             assert task.version == 1
             self.told[task.task_id] = Told(task)
@@ -105,6 +111,13 @@ class Lifecycle(RuleBasedStateMachine):
             assert before.status is TaskStatus.QUEUED
             assert task.fence > max(told.fences, default=0)
             told.fences.append(task.fence)
+
+    def _stands(self, task: Task, *, was_queued: bool) -> None:
+        """A task that waits keeps its place; one that was given back returns to it."""
+        place, before = self.world.place(task.task_id), self.places.get(task.task_id)
+        if before is not None:
+            assert place == before if was_queued else place >= before
+        self.places[task.task_id] = place
 
     def _decide(self, told: Told, decide: DecideTask) -> None:
         """Change a task; a refusal must leave it as it is."""
@@ -170,8 +183,11 @@ class Lifecycle(RuleBasedStateMachine):
         if task is None:
             return
         urgency = list(TaskPriority).index
-        head = min(queued, key=lambda each: (-urgency(each.spec.priority), each.task_id))
-        assert task.task_id == head.task_id
+        # A course takes less time than a level of priority is worth.
+        most_urgent = max(urgency(each.spec.priority) for each in queued)
+        assert urgency(task.spec.priority) == most_urgent
+        head = next(each for each in queued if each.task_id == task.task_id)
+        assert self.places[task.task_id] == min(self.places[each.task_id] for each in queued)
         assert task.attempt == head.attempt + 1
         self._saw(task)
         assert task.lease is not None

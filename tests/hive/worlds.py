@@ -112,13 +112,17 @@ class MemoryWorld:
         held = [row["lease"] for row in self.documents.values() if "lease" in row]
         if any((used["agent_id"], used["slot"]) == (lease.agent_id, lease.slot) for used in held):
             raise SlotTaken
-        head = min(queued, key=lambda row: (-row["rank"], row["_id"]))
+        head = min(queued, key=lambda row: self.place(row["_id"]))
         return self._save(head["_id"], head, start(lease))
 
     def drop_dependency(self, task_id: str, mark: Without) -> None:
         """As `Sweeps.drop_ended`, of one task."""
         row = self.documents[task_id]
         row[mark.name] = [item for item in row[mark.name] if item != mark.value]
+
+    def place(self, task_id: str) -> tuple[float, str]:
+        """Time stands still here: by priority alone, then by identifier."""
+        return -self.documents[task_id]["rank"], task_id
 
     def last_event(self, task_id: str) -> tuple[int, str]:
         """How many events the task has had, and the status that the newest one told."""

@@ -76,6 +76,12 @@ class MongoWorld:
             [mark.value], [found.spec.on_dependency_failure], limit=100
         )
 
+    def place(self, task_id: str) -> tuple[float, str]:
+        """As the document has it."""
+        document = self._documents.find_one({"_id": task_id}, {"queue_order": True})
+        assert document is not None
+        return document["queue_order"], task_id
+
     def last_event(self, task_id: str) -> tuple[int, str]:
         """The version of the one event that the document carries, and the status that it told."""
         document = self._documents.find_one({"_id": task_id})
