@@ -49,8 +49,8 @@ from server.refusals import Peer, Refusals
 from server.request_heads import MAX_HEADER_BYTES, Head, find_start_line, read_head
 
 KEEP_ALIVE_SECONDS: Final = 75.0
-HEAR_POLL_SECONDS: Final = 0.02
 """Longer than the 60 s for which proxies keep their connections to us."""
+HEAR_POLL_SECONDS: Final = 0.02
 ANSWER_SECONDS: Final = 60.0
 LINGER_SECONDS: Final = 1.0
 LINGER_BYTES: Final = 8 * 1024 * 1024

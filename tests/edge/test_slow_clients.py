@@ -59,8 +59,12 @@ async def test_a_connection_that_never_says_anything_is_closed_without_a_word() 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("sent", [HEAD, BODY, b""], ids=["head", "body", "late"])
-async def test_bytes_that_trickle_gain_no_time(sent: bytes) -> None:
+async def test_bytes_that_trickle_gain_no_time(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The deadline is for the whole head, from the connection on, and for the whole body."""
+    # A machine that stands still for a second must not reset what was answered in time.
+    monkeypatch.setattr(http1, "LINGER_SECONDS", 30.0)
     async with serve_small() as (_, base), connect(base) as wire:
         began = time.monotonic()
         await wire.send_bytes(sent)

@@ -151,10 +151,16 @@ async def _refuses_everything(client: Client, agent: Agent, grants: list[Grant])
         assert (answer.status, answer.code) == (409, "lease-lost"), answer
     after = await client.read_all(TASKS, key, {})
     assert [_told(task) for task in after] == [_told(task) for task in before]
+    for grant in grants:
+        answer = await client.insist("GET", f"{TASKS}/{grant.task_id}", key)
+        kept = answer.body["late_result"]
+        assert (kept["agent_id"], kept["fence"]) == (agent.agent_id, grant.fence)
     events = await client.read_all(EVENTS, key, {"after": 0, "type": "task.*"})
     newest = {event["subject"]: event["data"]["version"] for event in events}
     assert newest == {task["task_id"]: task["version"] for task in after}
 
 
 def _told(task: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in task.items() if name != "lease"}
+    """What is told of a task, without what came late: that is kept beside it."""
+    beside = {"lease", "version", "updated_at"}
+    return {name: value for name, value in task.items() if name not in beside}
