@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from server.documents import Schema
 from server.json_body import MAX_INTEGER, MIN_INTEGER
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,32})?(?:[eE][-+]?[0-9]{1,2})?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,32})?(?:[eE][-+]?[0-9]{1,3})?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _BOOLEANS = {"true": True, "false": False}
 # Styles of OpenAPI 3.0 that the contract uses, with the separator of an array that is not exploded.
@@ -144,7 +145,10 @@ def _to_integer(text: str) -> int:
 def _to_number(text: str) -> float:
     if not _NUMBER.fullmatch(text):
         raise NotOfType("Not a number.")
-    return float(text)
+    value = float(text)
+    if math.isinf(value):
+        raise NotOfType("Not a number of 64 bits.")
+    return value
 
 
 def _to_boolean(text: str) -> bool:

@@ -261,7 +261,10 @@ async def test_time_that_is_over_answers_the_task_as_it_is(user: Api) -> None:
     """Without an end there is the present state."""
     task_id = await user.submit()
     assert (await waiting(user, task_id, 0.05)).json()["status"] == "queued"
-    await user.refused(400, "GET", f"{TASKS}/{task_id}?wait_seconds=31")
+    for wait in ("31", "1e999", "nan", "-1"):
+        await user.refused(400, "GET", f"{TASKS}/{task_id}?wait_seconds={wait}")
+    # As small as a number of 64 bits can be.
+    await user.ok("GET", f"{TASKS}/{task_id}?wait_seconds=2.2250738585e-309")
     await user.refused(404, "GET", f"{TASKS}/tsk_none?wait_seconds=1")
 
 
