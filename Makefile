@@ -8,14 +8,12 @@ BIN := .venv/bin
 INPUT ?= examples/data
 OUTPUT ?= out
 # Most tests wait for something; three workers keep two cores busy. A file stays with one worker,
-# and files go out in this order: long ones first, so that no worker waits for another at the end.
+# and files go out in the order of `tests/conftest.py`: long ones first.
 WORKERS ?= 3
 # Tests of stores wait for the disk most of the time; in memory they don't, where there is enough.
 MEMORY := $(shell [ "$$(df --output=avail -BG /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)" -ge 8 ] \
     2>/dev/null && [ -w /dev/shm ] && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
-PYTEST = $(MEMORY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
-    $(SLOW_FIRST) tests
-SLOW_FIRST = tests/fuzz tests/security tests/faults tests/demo tests/cluster tests/api
+PYTEST = $(MEMORY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
 
 # Two runs in one checkout take turns where they share a cache, and only there.
 LOCKED := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv/.lint-lock)

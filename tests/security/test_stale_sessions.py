@@ -79,7 +79,11 @@ def _sql_url(request: pytest.FixtureRequest, folder: Path, kind: str) -> str:
     return server.format(name)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgresql"])
+@pytest_asyncio.fixture(
+    scope="module",
+    loop_scope="module",
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.more)],
+)
 async def hive(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str
 ) -> AsyncIterator[Hive]:
