@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import types
 import uuid
@@ -45,6 +46,15 @@ def _plain_logs() -> None:
             structlog.dev.ConsoleRenderer(colors=False),
         ]
     )
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """What a test makes of the logs of this process is undone: its streams are closed by then."""
+    handlers, configuration = list(logging.root.handlers), structlog.get_config()
+    yield
+    logging.root.handlers[:] = handlers
+    structlog.configure(**configuration)
 
 
 class _ClosedWhenForgotten(socket.socket):

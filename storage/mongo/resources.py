@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from pymongo import ASCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
@@ -67,6 +69,7 @@ class Resources(Generic[R]):
         self._prepare = prepare
         self._group = GroupCommit(collection) if group_commit else None
         self._committed: list[Committed] = []
+        self._turns: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()
 
     def on_commit(self, callback: Committed) -> None:
         """Call back, at once and in this process, after each change that was made here."""
@@ -199,21 +202,40 @@ class Resources(Generic[R]):
     ) -> R | None:
         """Load, decide, save under the version that was loaded; again when another was faster.
 
-        None when `only_if`, looked at within the update, does not hold.
+        `query` names one resource by `_id`. None when `only_if`, looked at within the update, does
+        not hold.
         """
-        for attempt in range(ATTEMPTS):
-            if attempt > 1:
-                await _pause(attempt)
-            resource, version = await self._load({**query, **self._alive})
-            change = decide(resource)
-            if change is None:
-                return resource
-            guard = {"_id": _id_of(resource, self._identifier), "version": version}
-            saved = await self.save({**guard, **(only_if or {})}, change, actor)
-            if saved is not None:
-                return saved
-            if only_if is not None and await self.collection.find_one(guard, {"_id": True}):
-                return None
+        try:
+            return await self._change_once(query, decide, actor, only_if)
+        except WriteConflict:
+            pass
+        # From here on those of this node take turns: together they would lose to each other.
+        async with self._turns.setdefault(query["_id"], asyncio.Lock()):
+            for attempt in range(1, ATTEMPTS):
+                if attempt > 1:
+                    await _pause(attempt)
+                with suppress(WriteConflict):
+                    return await self._change_once(query, decide, actor, only_if)
+        raise WriteConflict(query=dict(query))
+
+    async def _change_once(
+        self,
+        query: Mapping[str, Any],
+        decide: Callable[[R], Change | None],
+        actor: Actor,
+        only_if: Mapping[str, Any] | None,
+    ) -> R | None:
+        """As `change`. Raises WriteConflict when another was faster."""
+        resource, version = await self._load({**query, **self._alive})
+        change = decide(resource)
+        if change is None:
+            return resource
+        guard = {"_id": _id_of(resource, self._identifier), "version": version}
+        saved = await self.save({**guard, **(only_if or {})}, change, actor)
+        if saved is not None:
+            return saved
+        if only_if is not None and await self.collection.find_one(guard, {"_id": True}):
+            return None
         raise WriteConflict(query=dict(query))
 
     async def count_by(self, field: str) -> dict[str, int]:

@@ -126,6 +126,7 @@ async def test_a_killed_node_is_replaced(cluster: Cluster) -> None:
             assert await seqs_without_a_hole(back) >= newest
 
 
+@pytest.mark.more
 @pytest.mark.timeout(180)
 async def test_nobody_notices_that_a_node_is_replaced(cluster: Cluster, proxy: Proxy) -> None:
     """SIGTERM under load behind nginx: no request fails, and it ends with 0 within 15 s."""
