@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
+from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from hive.agents import (
@@ -82,28 +82,13 @@ class MongoAgents:
         if wanted.capability is not None:
             query["capabilities"] = {"$eq": wanted.capability}
         query |= labelled(wanted.labels)
-        if after is not None:
-            query["_id"] = {"$lt" if newest_first else "$gt": after}
-        way = DESCENDING if newest_first else ASCENDING
-        cursor = self._collection.find(query, {"event": False}).sort("_id", way)
-        return [read_agent(document) async for document in cursor.limit(limit)]
+        return await self._resources.page(
+            query, after=after, limit=limit, newest_first=newest_first
+        )
 
     @guarded
     async def change(self, agent_id: str, decide: DecideAgent, actor: Actor) -> Agent:
-        decided: list[Change] = []
-
-        def remember(agent: Agent) -> Change | None:
-            change = decide(agent)
-            decided[:] = [change] if change is not None else []
-            return change
-
-        try:
-            changed = await self._resources.change({"_id": agent_id}, remember, actor)
-        except DuplicateKeyError as error:
-            raise _name_taken(decided[0]) from error
-        if changed is None:
-            raise AssertionError("an unconditional change gave nothing")
-        return changed
+        return await self._resources.change_unique(agent_id, decide, actor, taken=_name_taken)
 
     @guarded
     async def heard_of(self, agent_id: str, *, controls_taken: int | None) -> Agent:

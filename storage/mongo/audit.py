@@ -16,9 +16,8 @@ from pymongo.errors import WriteError
 from hive.audit import AuditRecordNotFound, ChainPoint, Record, first_id_at
 from hive.audit_ports import Acted, AuditFilter, Boot, RecordExists
 from hive.errors import Unavailable
-from storage.mongo.client import Database, Document, guarded, make_indexes
+from storage.mongo.client import DUPLICATE_KEY, Database, Document, guarded, make_indexes
 
-DUPLICATE_KEY = 11000
 PAGE = 500
 _IN_ORDER = [("_id", ASCENDING)]
 # Documents are compared by the type of their first field, then by its name, then by its value.

@@ -21,6 +21,8 @@ Database = AsyncDatabase[Document]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+DUPLICATE_KEY = 11000
+"""MongoDB's code of a write that a unique index refuses."""
 TIMEOUT_MS = 2000
 INDEX_SECONDS = 3600.0
 STREAM_WAIT_MS = 500

@@ -12,9 +12,8 @@ from hive.duty_ports import LogTail, Recorded, SeqTaken
 from hive.errors import LogTrimmed
 from hive.events import PRIVATE_NOUNS, Audience, Event
 from hive.ports import EventFilter
-from storage.mongo.client import Database, Document, guarded, make_indexes
+from storage.mongo.client import DUPLICATE_KEY, Database, Document, guarded, make_indexes
 
-DUPLICATE_KEY = 11000
 INDEXES = (
     IndexModel([("id", ASCENDING)], name="id_unique", unique=True),
     IndexModel([("subject", ASCENDING), ("_id", ASCENDING)], name="subject"),

@@ -22,14 +22,13 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
 from hive.changes import Change
 from hive.raw_json import RawJson
-from storage.mongo.client import Document
+from storage.mongo.client import DUPLICATE_KEY, Document
 
 COMMANDS_AT_ONCE: Final = 2
 """Commands under way at the same time."""
 MOST_WRITES: Final = 64
 MOST_BYTES: Final = 1024 * 1024
 """Of free-form values in one command: it has to end within the time of one operation."""
-DUPLICATE: Final = 11000
 MARK: Final = "written"
 MARKS_KEPT: Final = 4
 """More than the commands that can write a document until the first of them has read it again."""
@@ -158,7 +157,7 @@ def _failures(error: BulkWriteError) -> dict[int, Exception]:
     if error.details.get("writeConcernErrors"):
         raise error
     return {
-        one["index"]: (DuplicateKeyError if one["code"] == DUPLICATE else WriteError)(
+        one["index"]: (DuplicateKeyError if one["code"] == DUPLICATE_KEY else WriteError)(
             one["errmsg"], one["code"], one
         )
         for one in error.details.get("writeErrors", ())

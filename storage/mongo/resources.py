@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from pymongo import ASCENDING, IndexModel, ReturnDocument, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -21,12 +21,11 @@ from hive.changes import Actor, Change
 from hive.errors import NotFound, WriteConflict
 from hive.ports import Label
 from storage.mongo.changes import in_time, update_pipeline
-from storage.mongo.client import Document, guarded
+from storage.mongo.client import DUPLICATE_KEY, Document, guarded
 from storage.mongo.group_commit import SHOWN, GroupCommit, weight_of
 
 R = TypeVar("R")
 ATTEMPTS = 32
-DUPLICATE: Final = 11000
 PAUSE_SECONDS = 0.001
 LONGEST_PAUSE_SECONDS = 0.05
 Committed = Callable[[Any, str], None]
@@ -85,7 +84,7 @@ class Resources(Generic[R]):
             made = await self.save({"_id": resource_id, "version": 0}, change, actor, upsert=True)
         except DuplicateKeyError:
             there = {"_id": resource_id, **self._alive}
-            document = await self.collection.find_one(there, {"event": False})
+            document = await self.collection.find_one(there, SHOWN)
             if document is None:
                 raise
             return self.read(document)
@@ -177,9 +176,7 @@ class Resources(Generic[R]):
         except BulkWriteError as error:
             require_only_there(error)
         events = {query["_id"]: change.event for query, change in writes}
-        found = self.collection.find(
-            {"_id": {"$in": list(events)}}, {"event": False, **(without or {})}
-        )
+        found = self.collection.find({"_id": {"$in": list(events)}}, {**SHOWN, **(without or {})})
         documents = [document async for document in found]
         resources = [self.read(document) for document in documents]
         for document, resource in zip(documents, resources, strict=True):
@@ -218,6 +215,45 @@ class Resources(Generic[R]):
                     return await self._change_once(query, decide, actor, only_if)
         raise WriteConflict(query=dict(query))
 
+    async def change_unique(
+        self,
+        resource_id: str,
+        decide: Callable[[R], Change | None],
+        actor: Actor,
+        *,
+        taken: Callable[[Change], Exception],
+    ) -> R:
+        """As `change`. Raises what `taken` makes of a change whose unique field is in use."""
+        decided: list[Change] = []
+
+        def remember(resource: R) -> Change | None:
+            change = decide(resource)
+            decided[:] = [change] if change is not None else []
+            return change
+
+        try:
+            changed = await self.change({"_id": resource_id}, remember, actor)
+        except DuplicateKeyError as error:
+            raise taken(decided[0]) from error
+        if changed is None:
+            raise AssertionError("an unconditional change gave nothing")
+        return changed
+
+    async def page(
+        self,
+        query: Mapping[str, Any],
+        *,
+        after: str | None,
+        limit: int,
+        newest_first: bool,
+        projection: Mapping[str, Any] = SHOWN,
+    ) -> list[R]:
+        """Those that match, by identifier, behind the identifier `after`."""
+        behind = {} if after is None else {"_id": {"$lt" if newest_first else "$gt": after}}
+        way = DESCENDING if newest_first else ASCENDING
+        cursor = self.collection.find({**query, **behind}, projection).sort("_id", way)
+        return [self.read(document) async for document in cursor.limit(limit)]
+
     async def _change_once(
         self,
         query: Mapping[str, Any],
@@ -246,7 +282,7 @@ class Resources(Generic[R]):
         return {row["_id"]: row["n"] async for row in cursor}
 
     async def _load(self, query: Mapping[str, Any]) -> tuple[R, int]:
-        document = await self.collection.find_one(query, {"event": False})
+        document = await self.collection.find_one(query, SHOWN)
         if document is None:
             raise self._missing()
         return self.read(document), document["version"]
@@ -257,7 +293,7 @@ def require_only_there(error: BulkWriteError) -> None:
     details = error.details
     failures = details.get("writeErrors", ())
     there = all(
-        one["code"] == DUPLICATE and one.get("keyPattern") == {"_id": 1} for one in failures
+        one["code"] == DUPLICATE_KEY and one.get("keyPattern") == {"_id": 1} for one in failures
     )
     if not failures or not there or details.get("writeConcernErrors"):
         raise error

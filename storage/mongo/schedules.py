@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError
 
 from hive.changes import Actor, Change
@@ -126,29 +126,14 @@ class MongoSchedules:
             value = getattr(wanted, name)
             if value is not None:
                 query[name] = {"$eq": value}
-        if after is not None:
-            query["_id"] = {"$lt" if newest_first else "$gt": after}
-        way = DESCENDING if newest_first else ASCENDING
         hidden = {"event": False, "task.parameters": False}
-        cursor = self._collection.find(query, hidden).sort("_id", way)
-        return [read_schedule(document) async for document in cursor.limit(limit)]
+        return await self._resources.page(
+            query, after=after, limit=limit, newest_first=newest_first, projection=hidden
+        )
 
     @guarded
     async def change(self, schedule_id: str, decide: DecideSchedule, actor: Actor) -> Schedule:
-        decided: list[Change] = []
-
-        def remember(schedule: Schedule) -> Change | None:
-            change = decide(schedule)
-            decided[:] = [change] if change is not None else []
-            return change
-
-        try:
-            changed = await self._resources.change({"_id": schedule_id}, remember, actor)
-        except DuplicateKeyError as error:
-            raise _name_taken(decided[0]) from error
-        if changed is None:
-            raise AssertionError("an unconditional change gave nothing")
-        return changed
+        return await self._resources.change_unique(schedule_id, decide, actor, taken=_name_taken)
 
     @guarded
     async def due(self, *, limit: int) -> DueSchedules:

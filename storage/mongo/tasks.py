@@ -182,11 +182,9 @@ class MongoTasks:
             if value is not None:
                 query[name] = {"$eq": value}
         query |= labelled(wanted.labels)
-        if after is not None:
-            query["_id"] = {"$lt" if newest_first else "$gt": after}
-        way = DESCENDING if newest_first else ASCENDING
-        cursor = self.collection.find(query, AS_SHOWN).sort("_id", way)
-        return [read_task(document) async for document in cursor.limit(limit)]
+        return await self.resources.page(
+            query, after=after, limit=limit, newest_first=newest_first, projection=AS_SHOWN
+        )
 
     @guarded
     async def change(self, task_id: str, decide: DecideTask, actor: Actor) -> Task:
