@@ -256,8 +256,7 @@ class StrictConnection(HTTP1Connection):
             with suppress(StreamClosedError):
                 async with asyncio.timeout(LINGER_SECONDS):
                     await self.stream.write(answer)
-        if not isinstance(error, RequestTimeout):
-            await self._linger()
+        await self._linger()
         self.close()
 
     async def _linger(self) -> None:

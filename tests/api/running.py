@@ -233,6 +233,9 @@ async def running_node(
             "rate_limit_enabled": False,
             # The loop is the test's as well: how late it is says nothing of the node.
             "load_shedding_enabled": False,
+            # What a module shares must not end because the machine is slow.
+            "lease_seconds": 600,
+            "agent_timeout_seconds": 900,
             **options,
         }
     )

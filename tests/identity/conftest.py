@@ -40,7 +40,8 @@ def postgres_server() -> Iterator[str]:
             user = pwd.getpwnam("postgres").pw_name
         except KeyError:
             pytest.skip("running as root, and there is no user postgres to run PostgreSQL as")
-    folder = Path(tempfile.mkdtemp(prefix="agentzero-pg-"))
+    # In memory where the other stores are; its user must not need the folders of pytest.
+    folder = Path(tempfile.mkdtemp(prefix="agentzero-pg-", dir=os.getenv("PYTEST_DEBUG_TEMPROOT")))
     if user is not None:
         shutil.chown(folder, user)
     data = folder / "data"
