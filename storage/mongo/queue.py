@@ -133,6 +133,9 @@ class MongoQueue:
                 raise failed[0]
             if failed:
                 break
+            if len(tasks) == len(heads) < len(free):
+                # There were no more, and these need not wait for another look; what comes rings.
+                break
             used = {task.lease.slot for task in tasks if task.lease}
             free = [lease for lease in free if lease.slot not in used]
             races = 0 if tasks else races + 1
