@@ -75,7 +75,7 @@ RETENTIONS: Final[Sequence[Kept]] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WalkPosition:
     """Where a walk along the ended tasks has come to."""
 
     ended_at: datetime
@@ -89,7 +89,9 @@ class OldData(Protocol):
     and raise Unavailable.
     """
 
-    async def retire(self, days: int, *, after: Place | None, limit: int) -> Place | None:
+    async def retire(
+        self, days: int, *, after: WalkPosition | None, limit: int
+    ) -> WalkPosition | None:
         """Retire tasks that ended so long ago, the oldest first; where to go on, None at the end.
 
         A retired task can be read, and a new task can't depend on it.

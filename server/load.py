@@ -61,7 +61,7 @@ class TooManyConcurrent(TooManyRequests):
 
 
 @dataclass(slots=True)
-class Place:
+class Occupancy:
     """Where a call stands: whether it counts as running, and for whom it holds a slot."""
 
     shed: Shed
@@ -128,10 +128,10 @@ class Load:
         if "x-queue" in operation.extensions:
             # It waits in a bounded queue of its own (for a thread that hashes), or for a client who
             # reads slowly: that is no reason to refuse others.
-            call.place = Place(shed, is_running=False)
+            call.place = Occupancy(shed, is_running=False)
             return
         self.running += 1
-        call.place = Place(shed)
+        call.place = Occupancy(shed)
         is_worth_measuring = self._adaptive and 2 * self.running >= min(LEAST, self._most)
         if is_worth_measuring and not self._probe.is_running:
             self._start_probe()
@@ -194,7 +194,7 @@ class Load:
         """Measure no more."""
         self._probe.stop()
 
-    def _stop_running(self, place: Place) -> None:
+    def _stop_running(self, place: Occupancy) -> None:
         if place.is_running:
             place.is_running = False
             self.running -= 1
@@ -233,4 +233,4 @@ def _take_out(counts: Counter[str], who: str) -> None:
         del counts[who]
 
 
-__all__ = ["Load", "Overloaded", "Place", "Shed", "TooManyConcurrent", "shed_of"]
+__all__ = ["Load", "Occupancy", "Overloaded", "Shed", "TooManyConcurrent", "shed_of"]

@@ -26,7 +26,7 @@ from server.turns import Turns
 
 if TYPE_CHECKING:
     from server.large_bodies import LargeBodies
-    from server.load import Place
+    from server.load import Occupancy
     from server.rest import RestHandler
 
 
@@ -54,7 +54,7 @@ class Call:
     signed: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     charged: bool = False
-    place: Place | None = None
+    place: Occupancy | None = None
     began: float = field(default_factory=time.monotonic)
 
     def learn(self, principal: Principal | None, headers: Mapping[str, str]) -> None:

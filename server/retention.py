@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from hive.errors import Unavailable
-from hive.retention import OldData, Place
+from hive.retention import OldData, WalkPosition
 
 DUTY = "retention"
 TURN_SECONDS = 60.0
@@ -27,7 +27,7 @@ class Retention:
     def __init__(self, old: OldData, *, task_days: int) -> None:
         self._old = old
         self._task_days = task_days
-        self._place: Place | None = None
+        self._place: WalkPosition | None = None
 
     async def work(self, term: int) -> None:
         """Take away until cancelled."""

@@ -11,13 +11,14 @@ from openapi_spec_validator import validate
 
 from hive.permissions import PERMISSIONS
 from hive.rate_limits import CLASSES
-from server.contract import JSON, Contract, Operation
+from server.contract import JSON, Operation
 from server.documents import Documents, load_yaml
 from server.problems import PROBLEM_JSON
 from server.referee import close_responses
 from server.resources import openapi_path
+from tests.contracts import our_contract
 
-CONTRACT = Contract.load(openapi_path())
+CONTRACT = our_contract()
 DOCUMENT: Mapping[str, Any] = CONTRACT.openapi
 OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values()]
 RATE_LIMITS = CLASSES

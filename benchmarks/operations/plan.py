@@ -3,6 +3,8 @@
 Each operation of the contract has a share of the requests, as a hive would see it: agents report,
 people look, a few change something. What a request uses up (a session that it ends, a lease that
 it completes) is made for it beforehand, so that none has to wait for another.
+
+Over 400 lines because it is one list: a method of a few lines for each operation, by its name.
 """
 
 from __future__ import annotations

@@ -35,9 +35,10 @@ FILE_INDEXES: Final = (
     ),
 )
 SHOWN: Final = {"pending": True, "told": True, "metadata": True}
-CHUNK_INDEX: Final = IndexModel(
-    [("files_id", ASCENDING), ("n", ASCENDING)], name="files_id_1_n_1", unique=True
-)
+WALK: Final = (("files_id", ASCENDING), ("n", ASCENDING))
+CHUNK_INDEX: Final = IndexModel(WALK, name="files_id_1_n_1", unique=True)
+PIECES_A_SWEEP: Final = 5_000
+"""More than one file can have."""
 
 
 class MongoArtifactFiles:
@@ -47,6 +48,7 @@ class MongoArtifactFiles:
         self._files = database[FILES]
         self._chunks = database[CHUNKS]
         self._tasks = database["tasks"]
+        self._walked = ""
 
     async def prepare(self) -> None:
         """Make the indexes. Idempotent."""
@@ -96,7 +98,8 @@ class MongoArtifactFiles:
     async def sweep(self, *, limit: int) -> int:
         """Settle every pending file that nobody settles any more; how many there were.
 
-        They are looked at page by page, of `limit` each.
+        They are looked at page by page, of `limit` each. What is left of files that were settled
+        while they were still being written goes, too: a part of all pieces is looked at each time.
         """
         settled = 0
         place = ""
@@ -107,8 +110,21 @@ class MongoArtifactFiles:
             for row in page:
                 settled += await self._sweep_one(row)
             if len(page) < limit:
-                return settled
+                return settled + await self._sweep_pieces()
             place = page[-1]["_id"]
+
+    async def _sweep_pieces(self) -> int:
+        """Delete pieces without an entry, which comes before them and goes after them."""
+        shown = {"_id": False, "files_id": True}
+        found = self._chunks.find({"files_id": {"$gt": self._walked}}, shown)
+        page = [row["files_id"] async for row in found.sort(WALK).limit(PIECES_A_SWEEP)]
+        file_ids = list(dict.fromkeys(page))
+        self._walked = file_ids[-1] if len(page) == PIECES_A_SWEEP else ""
+        known = self._files.find({"_id": {"$in": file_ids}}, {"_id": True})
+        lost = set(file_ids) - {row["_id"] async for row in known}
+        if lost:
+            await self._chunks.delete_many({"files_id": {"$in": sorted(lost)}})
+        return len(lost)
 
     async def _sweep_one(self, entry: Mapping[str, Any]) -> bool:
         task_id = entry["metadata"]["task_id"]

@@ -16,7 +16,7 @@ from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
-from hive.retention import DAY_SECONDS, RETIRED_SECONDS, TOMBSTONE_DAYS, Place
+from hive.retention import DAY_SECONDS, RETIRED_SECONDS, TOMBSTONE_DAYS, WalkPosition
 from hive.tasks import ENDED, TaskStatus
 from storage.mongo.artifacts import MongoArtifactFiles
 from storage.mongo.client import Database, Document, guarded, make_indexes
@@ -71,7 +71,9 @@ class MongoOldData:
         await make_indexes(self._agents, AGENT_INDEXES)
 
     @guarded
-    async def retire(self, days: int, *, after: Place | None, limit: int) -> Place | None:
+    async def retire(
+        self, days: int, *, after: WalkPosition | None, limit: int
+    ) -> WalkPosition | None:
         query: Document = {
             "ended_at": _THERE,
             "status": {"$in": _ENDED},
@@ -92,7 +94,7 @@ class MongoOldData:
             {"_id": {"$in": [each for each in ids if each not in kept]}, "status": {"$in": _ENDED}},
             [{"$set": {"retired_at": "$$NOW"}}],
         )
-        return Place(old[-1]["ended_at"], old[-1]["_id"]) if len(old) == limit else None
+        return WalkPosition(old[-1]["ended_at"], old[-1]["_id"]) if len(old) == limit else None
 
     @guarded
     async def delete_retired(self, *, limit: int) -> int:

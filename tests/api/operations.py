@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from hive.permissions import Role
-from server.contract import Contract, Operation
-from server.resources import openapi_path
+from server.contract import Operation
 from tests.api.running import PASSWORD, Agent, Api, RunningNode, found
 from tests.contract.hostile import ANY_VERSION, example_body, required_query
+from tests.contracts import our_contract
 
-CONTRACT = Contract.load(openapi_path())
+CONTRACT = our_contract()
 OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values()]
 
 

@@ -18,7 +18,7 @@ from server.liveness import LINK_LIMITS, PeerLimits
 from server.peer import Peer
 from server.reports import REPORTS
 from server.reports_in_flight import MAX_REPORTS
-from server.resources import asyncapi_path, openapi_path
+from tests.contracts import our_contract
 from tests.realtime.client import documents, messages_of, validator
 
 DOCUMENT = documents()["asyncapi.yaml"]
@@ -33,7 +33,7 @@ EXAMPLES = [
 @pytest.fixture(scope="module")
 def contract() -> Contract:
     """Both contracts as the server reads them."""
-    return Contract.load(openapi_path(), asyncapi_path())
+    return our_contract()
 
 
 @pytest.mark.parametrize(("message", "example", "payload"), EXAMPLES)

@@ -12,6 +12,7 @@ import pytest
 from server.binding import BindingError, bind
 from server.contract import Contract
 from tests.contract.running import FIXTURES, HANDLERS
+from tests.contracts import our_contract
 
 Alter = Callable[[str, str], str]
 _SOURCE = (FIXTURES / "small" / "things.py").read_text("utf-8")
@@ -225,7 +226,5 @@ def test_conditions_are_declared_whole_or_not_at_all(
 
 def test_the_product_binds() -> None:
     """The handlers of this repository carry out the contract of this repository."""
-    from server.resources import openapi_path  # noqa: PLC0415
-
-    contract = Contract.load(openapi_path())
+    contract = our_contract()
     assert bind(contract).keys() == contract.operations.keys()

@@ -12,8 +12,8 @@ from hive.raw_json import RawJson
 from server.contract import Contract, ContractError, ContractMismatch
 from server.documents import load_yaml
 from server.json_body import MalformedJson
-from server.resources import asyncapi_path, openapi_path
 from tests.contract.running import FIXTURES
+from tests.contracts import our_contract
 
 NO_QUERY: dict[str, list[str]] = {}
 
@@ -246,6 +246,6 @@ def test_every_problem_is_listed_at_once(tmp_path: Path) -> None:
 
 def test_the_product_contracts_compile() -> None:
     """Every schema of both documents, every response included."""
-    contract = Contract.load(openapi_path(), asyncapi_path())
+    contract = our_contract()
     assert contract.operations.keys() >= {"list_agents", "create_task", "cancel_task"}
     assert contract.messages

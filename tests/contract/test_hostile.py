@@ -15,8 +15,7 @@ import pytest
 from handlers.context import Context, Reply
 from hive.raw_json import RawJson
 from server.binding import BoundOperation
-from server.contract import Contract, Operation
-from server.resources import openapi_path
+from server.contract import Operation
 from tests.contract.hostile import (
     Attack,
     example_body,
@@ -31,9 +30,10 @@ from tests.contract.hostile import (
     size_attacks,
 )
 from tests.contract.running import make_small_app, serve
+from tests.contracts import our_contract
 
 MAX_BODY_BYTES = 256 * 1024
-CONTRACT = Contract.load(openapi_path())
+CONTRACT = our_contract()
 OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values()]
 WITH_BODY = [
     pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values() if one.body

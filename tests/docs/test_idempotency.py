@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.contract import Contract
-from server.resources import openapi_path
+from tests.contracts import our_contract
 from tests.docs.scripts import run_page
 from tests.servers import ROOT
 
@@ -29,7 +28,7 @@ def test_the_guide_names_the_operations() -> None:
     """All that make something, and no other."""
     text = (ROOT / PAGE).read_text(encoding="utf-8")
     (named,) = re.findall(r"`x-idempotent` in the contract: (.*?)\. Other", text, re.DOTALL)
-    operations = Contract.load(openapi_path()).operations.values()
+    operations = our_contract().operations.values()
     assert set(re.findall(r"`(\w+)`", named)) == {
         one.operation_id for one in operations if one.is_idempotent
     }

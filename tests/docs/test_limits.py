@@ -11,9 +11,9 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from server import peers, reports_in_flight, subscriptions
-from server.bootstrap import bind_interface
 from server.cli import app
 from server.liveness import LINK_LIMITS, PeerLimits
+from tests.contracts import our_interface
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
 
@@ -28,7 +28,7 @@ def test_page_is_what_the_command_prints() -> None:
 
 def test_limits_of_sockets_are_those_of_the_contract() -> None:
     """`x-limits` in asyncapi.yaml has the numbers of the code."""
-    declared = dict(bind_interface().contract.asyncapi["x-limits"])
+    declared = dict(our_interface().contract.asyncapi["x-limits"])
     sockets, link = declared.pop("events"), declared.pop("agent_link")
     kept = asdict(PeerLimits()) | {
         "connections_per_principal": peers.PER_PRINCIPAL,

@@ -10,16 +10,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from server import cli, resources
+from server import cli
 from server.compatibility import RULES
-from server.contract import Contract
 from server.deprecations import MEMBERS, SHORTEST_NOTICE, find_deprecation
 from server.pipeline import Call
 from server.versions import Versions
+from tests.contracts import our_contract
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "versioning.md").read_text("utf-8")
-OPERATIONS = Contract.load(resources.openapi_path()).operations
+OPERATIONS = our_contract().operations
 DEPRECATED = [one for one in OPERATIONS.values() if one.deprecated]
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from handlers.context import Context
 from server.answer_rules import CacheRule, answer_problems, find_secrets, read_cache_rule
-from server.contract import Contract
 from server.resources import openapi_path
+from tests.contracts import our_contract
 
-CONTRACT = Contract.load(openapi_path())
+CONTRACT = our_contract()
 
 
 async def blind(context: Context) -> list[str]:

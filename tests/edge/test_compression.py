@@ -21,11 +21,10 @@ from tornado.httputil import HTTPHeaders
 
 from server.answers import Answer
 from server.compression import CODINGS, IN_LOOP_BYTES, MIN_BYTES, Compression, choose_coding
-from server.contract import Contract
-from server.resources import openapi_path
 from tests.api.running import Api, RunningNode
+from tests.contracts import our_contract
 
-CONTRACT = Contract.load(openapi_path())
+CONTRACT = our_contract()
 AGENTS = CONTRACT.operations["list_agents"]
 LOGIN = CONTRACT.operations["login"]
 JSON = "application/json"

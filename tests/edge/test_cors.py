@@ -261,9 +261,9 @@ async def test_nobody_is_allowed_when_the_operator_names_nobody() -> None:
 
 async def test_every_header_of_the_contract_is_exposed() -> None:
     """Except the one that no script may read."""
-    from server.bootstrap import bind_interface  # noqa: PLC0415 - seconds that others don't need
+    from tests.contracts import our_interface  # noqa: PLC0415 - seconds that others don't need
 
-    operations = bind_interface().operations
+    operations = our_interface().operations
     cors = make_small_app(operations, origins=ALLOWED).pipeline.cors
     assert isinstance(cors, Cors)
     declared = {

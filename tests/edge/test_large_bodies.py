@@ -17,10 +17,9 @@ from handlers.context import Context, Reply
 from hive.artifacts import Bytes
 from server.app import HiveApplication
 from server.binding import BoundOperation
-from server.contract import Contract
 from server.large_bodies import AT_ONCE, LargeBodies
-from server.resources import openapi_path
 from tests.contract.running import make_small_app, serve
+from tests.contracts import our_contract
 from tests.edge.wires import AUTHORIZED, Wire, connect
 from tests.servers import eventually
 
@@ -29,7 +28,7 @@ GENERAL, LARGE = 64 * KIB, 1024 * KIB
 PUT = "PUT /api/v1/leases/lse_1/artifacts/a.bin?fence=1 HTTP/1.1"
 GET = "GET /api/v1/tasks/tsk_1/artifacts/a.bin HTTP/1.1"
 OCTETS = "Content-Type: application/octet-stream"
-CONTRACT = Contract.load(openapi_path())
+CONTRACT = our_contract()
 
 
 @dataclass

@@ -15,7 +15,6 @@ import pytest
 from handlers.context import Reply
 from hive.permissions import PERMISSIONS, ROLE_PERMISSIONS, Principal, Role
 from server.authorization import Authorization
-from server.bootstrap import bind_interface
 from server.contract import Operation
 from server.invocation import Invoker
 from server.load import Load, Overloaded, Shed, TooManyConcurrent, shed_of
@@ -23,9 +22,10 @@ from server.pipeline import Call
 from server.problems import build_problem
 from server.saturation import LEAST
 from tests.contract.running import Credentials, Unaudited, Unset, make_small_app, serve
+from tests.contracts import our_interface
 from tests.servers import eventually
 
-INTERFACE = bind_interface()
+INTERFACE = our_interface()
 OPERATIONS = INTERFACE.contract.operations
 MOST = 16
 SLOTS = 3

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from server.contract import Contract, ContractMismatch, Operation
-from server.resources import openapi_path
+from server.contract import ContractMismatch, Operation
 from tests.contract.hostile import body_slots, example_body, put
+from tests.contracts import our_contract
 
-CONTRACT = Contract.load(openapi_path())
+CONTRACT = our_contract()
 CONTROLS = [*range(0x20), 0x7F, *range(0x80, 0xA0)]
 BREAKS = [0x2028, 0x2029]
 TURNS = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]

@@ -19,8 +19,7 @@ import pytest
 import handlers
 import hive
 import server
-from server.contract import Contract
-from server.resources import asyncapi_path, openapi_path
+from tests.contracts import our_contract
 
 # The parser of `re` has no public face.
 sre: Any = importlib.import_module("re._constants")
@@ -28,7 +27,7 @@ sre_parser: Any = importlib.import_module("re._parser")
 
 SIZE = 10_000
 SECONDS = 0.005
-CONTRACT = Contract.load(openapi_path(), asyncapi_path())
+CONTRACT = our_contract()
 STARTS = ["", "a", "A0", '"', "^", "task.", "tasks:", "k:"]
 FILLS = ["a", "A", "0", "-", ".", "_", "a.", "a-", " ", '"', "\\", '\\"', "/", ":", "=", "é"]
 ENDS = ["", "!", "\n", "\0", "\u202e", '"', ":"]

@@ -19,14 +19,14 @@ from hive.events import Event
 from hive.permissions import ROLE_PERMISSIONS, Principal, Role
 from server.answer_rules import CacheRule
 from server.answers import Answer
-from server.contract import Contract, Operation
+from server.contract import Operation
 from server.invalidation import Invalidation
-from server.resources import openapi_path
 from server.response_cache import MAX_ENTRY_BYTES, ResponseCache, _key
 from storage.memory.response_cache import MemoryResponses
+from tests.contracts import our_contract
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
-CONTRACT = Contract.load(openapi_path())
+CONTRACT = our_contract()
 AGENTS = CONTRACT.operations["list_agents"]
 STATUS = CONTRACT.operations["get_hive_status"]
 DOCUMENT = CONTRACT.operations["get_openapi_yaml"]

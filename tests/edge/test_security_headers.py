@@ -9,10 +9,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from server.contract import Contract
-from server.resources import openapi_path
 from tests.api.running import RunningNode, running_node
 from tests.contract.running import serve_small
+from tests.contracts import our_contract
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -57,7 +56,7 @@ def check(answer: httpx.Response) -> None:
 
 async def test_every_operation_has_them_for_everybody(node: RunningNode) -> None:
     """With and without a credential, and with a method that the path does not have."""
-    operations = Contract.load(openapi_path()).operations.values()
+    operations = our_contract().operations.values()
     admin = await node.log_in("admin")
     clients = (node.client(judged=False), node.client(admin.credential, judged=False))
     statuses = set()

@@ -16,12 +16,13 @@ import pytest
 from pymongo import MongoClient
 
 from hive.permissions import ROLE_PERMISSIONS, Role
-from server.contract import Contract, Operation
+from server.contract import Operation
 from server.resources import openapi_path
+from tests.contracts import our_contract
 from tests.fuzz.arranging import PASSWORD, Arranging, Caller, prepare
 from tests.servers import ROOT, ServerProcess
 
-OPERATIONS = Contract.load(openapi_path()).operations
+OPERATIONS = our_contract().operations
 # Limits are on, and far away: what they refuse is no finding.
 LIMITS = dict.fromkeys(
     (

@@ -24,9 +24,9 @@ from server.hub import Hub
 from server.invocation import Invoker
 from server.liveness import LINK_LIMITS, PeerLimits
 from server.peers import Peers
-from server.resources import asyncapi_path, openapi_path
 from server.websocket import Realtime
 from tests.contract.running import Unaudited, Unset
+from tests.contracts import our_contract
 from tests.realtime.client import JudgedSocket, open_socket
 from tests.realtime.fakes import (
     FakeAgents,
@@ -80,7 +80,7 @@ StartNode = Callable[..., AbstractAsyncContextManager[RealtimeNode]]
 @pytest.fixture(scope="session")
 def contract() -> Contract:
     """The real contracts."""
-    return Contract.load(openapi_path(), asyncapi_path())
+    return our_contract()
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from hive.secrets import API_KEY, REFRESH_TOKEN, WS_TICKET
-from server.contract import Contract, Operation
+from server.contract import Operation
 from server.embedded import EmbeddedMongo
-from server.resources import asyncapi_path, openapi_path
+from tests.contracts import our_contract
 from tests.servers import ServerProcess, wait_until
 
 PASSWORD = f"canary {uuid.uuid4().hex}"
@@ -143,7 +143,7 @@ def test_secrets_in_every_place_of_every_operation_stay_there(
     assert operator is not None
     canaries.given.add(operator)
     errors: list[str] = []
-    contract = Contract.load(openapi_path(), asyncapi_path())
+    contract = our_contract()
     with httpx.Client(base_url=running.url, trust_env=False, timeout=20) as client:
         admin = {"Authorization": f"Bearer {operator}"}
         use_secrets_rightly(client, canaries, admin)

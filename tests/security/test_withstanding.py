@@ -133,11 +133,20 @@ def strangers(node: RunningNode, admin: Api, viewer: Api) -> dict[str, Api]:
     return {name: node.client(given, judged=False) for name, given in credentials.items()}
 
 
+@pytest.fixture(scope="module")
+def at_rest() -> list[dict[str, list[Any]]]:
+    """What was there after the last test that changed nothing, if any."""
+    return []
+
+
 @pytest.fixture
 def unchanged(
-    node: RunningNode, existing: Existing, mongodb_client: MongoClient[dict[str, Any]]
+    node: RunningNode,
+    existing: Existing,
+    mongodb_client: MongoClient[dict[str, Any]],
+    at_rest: list[dict[str, list[Any]]],
 ) -> Iterator[None]:
-    """Compare all that the hive and the identities are before and after."""
+    """Compare all that the hive and the identities are after the last test and after this one."""
     database = mongodb_client[node.settings.mongodb_database]
 
     def look() -> dict[str, list[Any]]:
@@ -148,9 +157,11 @@ def unchanged(
                 seen[table] = rows.fetchall()
         return seen
 
-    before = look()
+    before = at_rest.pop() if at_rest else look()
     yield
-    assert look() == before
+    after = look()
+    assert after == before
+    at_rest.append(after)
 
 
 def on(existing: Existing, operation: Operation, attacks: Iterable[Attack]) -> Iterator[Attack]:

@@ -12,6 +12,7 @@ from hive.attaching import attach
 from hive.leases import LeaseProof
 from hive.tasks import Task
 from server.retention import Retention
+from storage.mongo import artifacts
 from storage.mongo.artifacts import CHUNK_BYTES, CHUNKS, FILES, MongoArtifactFiles
 from storage.mongo.retention import MongoOldData
 from tests.storage.store import ME, Store
@@ -34,6 +35,17 @@ async def name_file(store: Store, proof: LeaseProof, file_id: str, name: str = "
     new = NewArtifact(name, file_id, 3, file_id)
     decide = partial(attach, proof=proof, new=new, most_bytes=TASK_BYTES)
     return await store.tasks.change_leased(proof, decide, ME, agent_id=None)
+
+
+async def replaced(store: Store, files: MongoArtifactFiles, *, settled: bool = False) -> Task:
+    """A task that names `art_2`, before that is settled; it named `art_1` before."""
+    task, proof = await store.running()
+    for file_id in ("art_1", "art_2"):
+        await files.write(file_id, task.task_id, proof, b"abc")
+        await name_file(store, proof, file_id)
+        if settled and file_id == "art_1":
+            await files.settle(task.task_id, file_id)
+    return task
 
 
 async def stored(store: Store) -> list[str]:
@@ -67,7 +79,7 @@ async def test_a_file_that_was_never_named_goes_when_its_lease_is_over(
 
 
 async def test_a_half_written_file_goes_too(store: Store, files: MongoArtifactFiles) -> None:
-    """The entry comes first, so that chunks without one can't be."""
+    """Its entry comes first."""
     task, proof = await store.running()
     await files.write("art_1", task.task_id, proof, bytes(6 * CHUNK_BYTES))
     await store.database[CHUNKS].delete_many({"n": {"$gte": 4}})
@@ -76,16 +88,26 @@ async def test_a_half_written_file_goes_too(store: Store, files: MongoArtifactFi
     assert await stored(store) == []
 
 
+async def test_pieces_that_came_after_the_sweep_go_with_a_later_one(
+    store: Store, files: MongoArtifactFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sent them lost the lease meanwhile, and was killed; other files stay whole."""
+    monkeypatch.setattr(artifacts, "PIECES_A_SWEEP", 3)
+    task, proof = await store.running()
+    for file_id in ("art_1", "art_3"):
+        await files.write(file_id, task.task_id, proof, bytes(2 * CHUNK_BYTES))
+    late = [{"files_id": f"art_{n}", "n": 16, "data": b"abc"} for n in (0, 2, 4)]
+    await store.database[CHUNKS].insert_many(late)
+    assert [await files.sweep(limit=10) for _ in range(4)] == [1, 1, 1, 0]
+    assert await store.database[CHUNKS].distinct("files_id") == ["art_1", "art_3"]
+    assert await store.database[CHUNKS].count_documents({}) == 4
+
+
 async def test_the_sweep_ends_what_a_kill_behind_the_naming_left(
     store: Store, files: MongoArtifactFiles
 ) -> None:
     """The named file stays, the one that it replaced goes, and there is nothing to sweep again."""
-    task, proof = await store.running()
-    for file_id in ("art_1", "art_2"):
-        await files.write(file_id, task.task_id, proof, b"abc")
-        await name_file(store, proof, file_id)
-        if file_id == "art_1":
-            await files.settle(task.task_id, file_id)
+    await replaced(store, files, settled=True)
     assert await stored(store) == ["art_1", "art_2"]
     assert await files.sweep(limit=10) == 1
     assert await stored(store) == ["art_2"]
@@ -112,10 +134,7 @@ async def test_a_file_that_is_replaced_while_it_is_settled_goes(
     store: Store, files: MongoArtifactFiles
 ) -> None:
     """Its sender had looked before that, and finds nothing to delete: the other one does it."""
-    task, proof = await store.running()
-    for file_id in ("art_1", "art_2"):
-        await files.write(file_id, task.task_id, proof, b"abc")
-        await name_file(store, proof, file_id)
+    task = await replaced(store, files)
     await store.database[FILES].update_one({"_id": "art_1"}, {"$set": {"told": True}})
     await files.settle(task.task_id, "art_2")
     assert await stored(store) == ["art_2"]
@@ -126,10 +145,7 @@ async def test_a_file_that_lost_its_name_meanwhile_goes_when_it_is_settled(
     store: Store, files: MongoArtifactFiles
 ) -> None:
     """Of two uploads of one name the later one counts, whichever is settled first."""
-    task, proof = await store.running()
-    for file_id in ("art_1", "art_2"):
-        await files.write(file_id, task.task_id, proof, b"abc")
-        await name_file(store, proof, file_id)
+    task = await replaced(store, files)
     await files.settle(task.task_id, "art_2")
     await files.settle(task.task_id, "art_1")
     assert await stored(store) == ["art_2"]

@@ -16,18 +16,18 @@ from hive.errors import Unavailable
 from server import connection as connecting
 from server.closing import CloseCode
 from server.connection import EVENT_BYTES, Connection, Mode
-from server.contract import Contract, Message
+from server.contract import Message
 from server.hub import Hub
 from server.liveness import PeerLimits
 from server.peers import Peers
-from server.resources import asyncapi_path, openapi_path
+from tests.contracts import our_contract
 from tests.realtime.fakes import FakeLog, authenticate, event, payload_of
 
 
 @cache
 def messages() -> Mapping[str, Message]:
     """The messages of the real contract."""
-    return Contract.load(openapi_path(), asyncapi_path()).messages
+    return our_contract().messages
 
 
 class FakeTransport:

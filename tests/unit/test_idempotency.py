@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tornado.httputil import HTTPHeaders
 
-from server.contract import JSON, Contract
+from server.contract import JSON
 from server.idempotency import HEADER, SeededChoice, read_key
-from server.resources import openapi_path
+from tests.contracts import our_contract
 
-CONTRACT = Contract.load(openapi_path())
+CONTRACT = our_contract()
 SUFFIX = "01m7zzcy9we6nrxfnm00kd253j"
 # What makes many things, or one that only its receiver reads, has no one place to name.
 PLACELESS = frozenset({"create_tasks", "send_message", "broadcast_message"})
