@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,9 +20,10 @@ import structlog
 from hive import task_machine as machine
 from hive.changes import Actor, Change
 from hive.duty_ports import Sweeps
-from hive.errors import HiveError, Unavailable
+from hive.errors import Unavailable
 from hive.ports import Presence, Tasks
 from hive.tasks import Task
+from server.moved_on import unless_moved_on
 from server.releaser import Releaser
 
 DUTY = "reaper"
@@ -96,7 +97,7 @@ class Reaper:
         for task_id, version, what in await sweeps.timed_out(limit=BATCH):
             await self._each([task_id], _time_out(version, what))
         for task in await sweeps.settle_pending(limit=BATCH):
-            await _unless_moved_on(self._releaser.settle(task))
+            await unless_moved_on(DUTY, self._releaser.settle(task))
         for work in self._interrupted:
             await work.carry_on(limit=BATCH)
         for task_id, status in await sweeps.release_pending(limit=BATCH):
@@ -104,10 +105,10 @@ class Reaper:
         await sweeps.supersede(ACTOR, limit=BATCH)
         await sweeps.announce_logs(ACTOR, limit=BATCH)
         for agent_id in await sweeps.silent_agents(self._periods.agent_timeout, limit=BATCH):
-            await _unless_moved_on(self._presence.refresh(agent_id, online=False))
+            await unless_moved_on(DUTY, self._presence.refresh(agent_id, online=False))
         if time.monotonic() >= self._patient_until:
             for task_id in await sweeps.expired(limit=BATCH):
-                await _unless_moved_on(sweeps.expire(task_id, self._expire, ACTOR))
+                await unless_moved_on(DUTY, sweeps.expire(task_id, self._expire, ACTOR))
 
     def _expire(self, task: Task) -> Change | None:
         if task.lease is None:
@@ -117,17 +118,7 @@ class Reaper:
 
     async def _each(self, task_ids: Sequence[str], decide: Callable[[Task], Change | None]) -> None:
         for task_id in task_ids:
-            await _unless_moved_on(self._tasks.change(task_id, decide, ACTOR))
-
-
-async def _unless_moved_on(change: Awaitable[object]) -> None:
-    """A refusal says that the resource moved on since the sweep saw it."""
-    try:
-        await change
-    except Unavailable:
-        raise
-    except HiveError as error:
-        log.info("reaper.moved_on", cause=str(error))
+            await unless_moved_on(DUTY, self._tasks.change(task_id, decide, ACTOR))
 
 
 def _time_out(version: int, what: str) -> Callable[[Task], Change | None]:

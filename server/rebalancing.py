@@ -10,19 +10,16 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
-
 from hive import task_machine as machine
 from hive.changes import Actor
 from hive.coordination import TakeBack
 from hive.coordination_ports import Holders, TakenBack
-from hive.errors import HiveError, Unavailable
 from hive.ports import DecideTask, Tasks
+from server.moved_on import unless_moved_on
 
 MOST: Final = 1_000
 """Leases that one request takes back."""
 ACTOR: Final = Actor("system:reaper")
-log = structlog.get_logger(__name__)
 
 
 class Rebalancer:
@@ -47,14 +44,9 @@ class Rebalancer:
     async def _take(self, found: Sequence[TakenBack], actor: Actor) -> list[TakenBack]:
         taken = []
         for one in found:
-            try:
-                task = await self._tasks.change(one.task_id, _decide(one), actor)
-            except Unavailable:
-                raise
-            except HiveError as error:
-                log.info("rebalancing.moved_on", task_id=one.task_id, cause=str(error))
-                continue
-            if task.lease is None or task.lease.agent_id != one.agent_id:
+            change = self._tasks.change(one.task_id, _decide(one), actor)
+            task = await unless_moved_on("rebalancing", change)
+            if task and (task.lease is None or task.lease.agent_id != one.agent_id):
                 taken.append(one)
         return taken
 

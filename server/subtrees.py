@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-import structlog
-
 from hive import task_machine as machine
 from hive.changes import Actor
-from hive.errors import HiveError, TaskNotFound, Unavailable
+from hive.errors import TaskNotFound
 from hive.graphs import (
     Direction,
     Graphs,
@@ -25,6 +23,7 @@ from hive.graphs import (
 )
 from hive.ports import Tasks
 from hive.tasks import TaskStatus
+from server.moved_on import unless_moved_on
 
 AT_ONCE: Final = 16
 PER_REQUEST: Final = 200
@@ -34,7 +33,6 @@ MOST_EDGES: Final = 100_000
 """What is behind so many edges is left to the policies of its tasks."""
 
 DEEP: Final = 1_000_000
-log = structlog.get_logger(__name__)
 
 
 class NodeSubtrees:
@@ -81,11 +79,7 @@ class NodeSubtrees:
         return SubtreeOutcome(cancelled, stopping, of_others, left)
 
     async def _cancel(self, node: Node, actor: Actor) -> TaskStatus | None:
-        try:
-            return (await self._tasks.change(node.task_id, machine.cancel, actor)).status
-        except Unavailable:
-            raise
-        except HiveError as error:
-            # It has ended by itself meanwhile.
-            log.info("subtrees.moved_on", cause=str(error))
-            return None
+        change = self._tasks.change(node.task_id, machine.cancel, actor)
+        # It may have ended by itself meanwhile.
+        task = await unless_moved_on("subtrees", change)
+        return task.status if task else None
