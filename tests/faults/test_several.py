@@ -28,6 +28,13 @@ AGENTS = int(os.environ.get("SOAK_AGENTS", "6"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 PAUSE_SECONDS = float(os.environ.get("SOAK_PAUSE_SECONDS", "8"))
 log = logging.getLogger(__name__)
+HEAD = """# The hive, while everything around it is killed and stopped
+
+`{command} SOAK_KEEP=1 make soak-hive`
+
+Submissions that the hive did not answer may exist or not; all that exist are judged.
+
+"""
 SHORT = ("kill a node", "stop an agent", "stop Redis", "kill an agent", "kill mongod")
 
 
@@ -86,6 +93,7 @@ def test_soak_of_the_hive(hive: SeveralNodes) -> None:
     report = soak_report(verdict, hive.happened)
     log.info("%s", report)
     if "SOAK_KEEP" in os.environ:
-        Path(__file__).with_name("SOAK.md").write_text(report)
+        command = f"SOAK_TASKS={TASKS} SOAK_NODES={NODES} SOAK_AGENTS={AGENTS} SOAK_SEED={SEED}"
+        Path(__file__).with_name("SOAK.md").write_text(HEAD.format(command=command) + report)
     judge(verdict, at_least=min(TASKS, 30))
     assert set(hive.happened) == set(FAULTS)
