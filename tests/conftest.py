@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import types
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import certifi
 import pymongo.pool_shared
 import pytest
 import structlog
@@ -23,7 +25,13 @@ LONG_FIRST = (
 )  # fmt: skip
 """Files that take long begin first, so that no worker waits for another one at the end."""
 
-NOT_TRACED = ("tests/fuzz/", "tests/security/", "tests/faults/", "tests/contract/test_hostile.py")
+NOT_TRACED = (
+    "tests/fuzz/", "tests/security/", "tests/faults/", "tests/contract/test_hostile.py",
+    "tests/edge/test_preconditions.py", "tests/edge/test_conditional.py",
+    "tests/edge/test_pages.py", "tests/api/test_private_events.py",
+    "tests/realtime/test_private_events.py", "tests/realtime/test_replay.py", "tests/docs/",
+    "tests/demo/", "tests/cluster/",
+)  # fmt: skip
 """Whose many requests go where others have been: to trace them makes them half as slow again."""
 
 
@@ -81,6 +89,21 @@ def _forgotten_connects() -> Iterator[None]:
     vars(seen).update(vars(socket), socket=_ClosedWhenForgotten)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pymongo.pool_shared, "socket", seen)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _authorities_once() -> Iterator[None]:
+    """Each client of httpx reads the world's authorities, for 40 ms; few of ours meet TLS."""
+    make = ssl.create_default_context
+    usual = {"cafile": certifi.where()}
+    kept = make(cafile=certifi.where())
+
+    def make_once(*given: Any, **options: Any) -> ssl.SSLContext:
+        return kept if not given and options == usual else make(*given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", make_once)
         yield
 
 

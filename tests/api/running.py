@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -41,12 +40,6 @@ T = TypeVar("T")
 
 
 @cache
-def trusted() -> ssl.SSLContext:
-    """One for all clients: the certificates take 40 ms to read, and few of them meet TLS."""
-    return ssl.create_default_context()
-
-
-@cache
 def referee() -> Referee:
     """One for all tests: it takes a second to make."""
     return Referee(openapi_path())
@@ -60,7 +53,6 @@ class Api(httpx.AsyncClient):
     ) -> None:
         headers = {} if credential is None else {"Authorization": f"Bearer {credential}"}
         self.credential = credential
-        options.setdefault("verify", trusted())
         super().__init__(
             base_url=url,
             headers={**headers, **options.pop("headers", {})},

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from handlers.context import Context, Reply
 from hive.raw_json import RawJson
@@ -32,6 +33,7 @@ from tests.contract.hostile import (
 from tests.contract.running import make_small_app, serve
 from tests.contracts import our_contract
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 MAX_BODY_BYTES = 256 * 1024
 CONTRACT = our_contract()
 OPERATIONS = [pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values()]
@@ -62,29 +64,36 @@ class Recorder:
         return BoundOperation(operation, reach)
 
 
-@pytest.fixture
-def recorder() -> Recorder:
-    """What got through."""
+@pytest.fixture(scope="module")
+def stand_in() -> Recorder:
+    """The one recorder."""
     return Recorder()
 
 
 @pytest.fixture
-async def base(recorder: Recorder) -> AsyncIterator[str]:
+def recorder(stand_in: Recorder) -> Recorder:
+    """What got through in this test."""
+    stand_in.reached.clear()
+    return stand_in
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def base(stand_in: Recorder) -> AsyncIterator[str]:
     """The base URL of the product's pipeline with the recorder behind it."""
-    operations = {name: recorder.bind(each) for name, each in CONTRACT.operations.items()}
+    operations = {name: stand_in.bind(each) for name, each in CONTRACT.operations.items()}
     app = make_small_app(operations, max_body_bytes=MAX_BODY_BYTES)
     async with serve(app) as url:
         yield url
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def anybody(base: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client without a credential."""
     async with httpx.AsyncClient(base_url=base) as client:
         yield client
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(base: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client that may do everything."""
     headers = {"Authorization": "Bearer everything"}

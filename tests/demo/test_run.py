@@ -281,6 +281,7 @@ async def test_ctrl_c_cancels_what_is_left_and_ends_the_agents(
     assert find_processes(server.data.path) == before
 
 
+@pytest.mark.more
 async def test_a_killed_demo_leaves_no_process_and_does_not_slow_the_next(
     server: ServerProcess, client: AsyncClient, large: Path, tmp_path: Path
 ) -> None:
@@ -306,6 +307,7 @@ async def test_a_killed_demo_leaves_no_process_and_does_not_slow_the_next(
     assert set(statuses) == {"cancelled"}
 
 
+@pytest.mark.more
 async def test_two_demos_at_once_have_agents_of_their_own(
     server: ServerProcess, large: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ def judge(verdict: Verdict) -> None:
     assert unanswered > 5, str(verdict)
 
 
+@pytest.mark.more
 @pytest.mark.timeout(240)
 def test_kill_four_times_loses_nothing(server: ServerProcess) -> None:
     """Four kills at random moments: every accepted task ends once, with its whole history."""

@@ -83,6 +83,7 @@ def http() -> Iterator[httpx.Client]:
         yield http
 
 
+@pytest.mark.more
 def test_kill_of_mongod_is_survived(server: ServerProcess, http: httpx.Client) -> None:
     """The server stays, starts another mongod, refuses nothing but with 503, and loses nothing."""
 

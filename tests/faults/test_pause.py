@@ -28,6 +28,7 @@ RENEWED_LEASE_SECONDS = 6
 SHAPE = Shape(slots=PAUSED_LEASES)
 
 
+@pytest.mark.more
 def test_stopped_server_wakes_up_to_a_legal_history(server: ServerProcess) -> None:
     """The server and its mongod stop for two lease periods under load; late reports are judged."""
 
@@ -82,6 +83,7 @@ async def test_agent_that_wakes_up_late_writes_nothing(client: Client) -> None:
     assert not history.surprises
 
 
+@pytest.mark.more
 async def test_agent_that_slept_through_its_last_attempt_writes_nothing(client: Client) -> None:
     """A task that failed because its lease ended is not the late agent's to fail or complete."""
     history = History()

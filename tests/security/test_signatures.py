@@ -36,6 +36,7 @@ from tests.security.signing import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+FEW_MUTATIONS = 300
 MUTATIONS = 1_000
 SOAKED_MUTATIONS = 10_000
 AT_ONCE = 20
@@ -301,7 +302,12 @@ BENDS: tuple[Bend, ...] = (
 
 
 @pytest.mark.parametrize(
-    "count", [MUTATIONS, pytest.param(SOAKED_MUTATIONS, marks=pytest.mark.soak)]
+    "count",
+    [
+        FEW_MUTATIONS,
+        pytest.param(MUTATIONS, marks=pytest.mark.more),
+        pytest.param(SOAKED_MUTATIONS, marks=pytest.mark.soak),
+    ],
 )
 @pytest.mark.timeout(600)
 async def test_no_bent_signature_is_accepted(world: World, count: int) -> None:
