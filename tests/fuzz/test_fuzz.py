@@ -183,7 +183,7 @@ def tell(role: Role, answers: Answers, capsys: pytest.CaptureFixture[str]) -> No
         print(f"\nAnswers to {role}:", *lines, sep="\n  ")  # noqa: T201 - it is asked for
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_fuzzing_as_admin_finds_nothing(admin: Arranging, tmp_path: Path) -> None:
     """All phases and checks with the operator's key; every operation reaches a 2xx."""
     answers = fuzz_everything(admin, Role.ADMIN, tmp_path, "--max-examples=10")
