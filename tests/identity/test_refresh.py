@@ -106,6 +106,7 @@ async def test_three_processes_exchange_one_token_without_a_fork(node: Node, url
 
 async def test_lost_answer_can_be_asked_for_again(node: Node, clock: Clock) -> None:
     """Nine seconds later the same successor is given, and it is good for the next exchange."""
+    clock.stop()
     first = await _login(node)
     second = await node.accounts.refresh(first.refresh_token)
     clock.advance(seconds=9)

@@ -76,6 +76,7 @@ async def test_one_successor_however_many_ask(nodes: list[RunningNode]) -> None:
 async def test_lost_answer_is_given_again_by_either_node(nodes: list[RunningNode]) -> None:
     """Nine seconds later still, and it is the same successor."""
     clock = turn_clock(*nodes)
+    clock.stop()
     first = await log_in(nodes[0])
     second = await exchange(nodes[0].client(), first.refresh)
     clock.advance(seconds=9)
