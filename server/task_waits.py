@@ -44,6 +44,7 @@ class NodeTaskWaits:
         self._waiters: dict[str, set[_Waiter]] = {}
         self._readings: dict[str, asyncio.Task[None]] = {}
         self._stale: set[str] = set()
+        self._newest: dict[str, int] = {}
         self._stopped = False
 
     def start(self) -> None:
@@ -90,6 +91,11 @@ class NodeTaskWaits:
         waiting = self._waiters.get(task_id, ())
         if not any(waiter.awaits(status, version) for waiter in waiting):
             return
+        newest = self._newest.get(task_id, 0)
+        if 0 < version <= newest:
+            # A commit and its event: what is read, or about to be, is as new as that.
+            return
+        self._newest[task_id] = max(newest, version)
         # What is being read now may be older than this.
         self._stale.add(task_id)
         if task_id not in self._readings:
@@ -111,4 +117,4 @@ class NodeTaskWaits:
                 waiter.answer(None)
         finally:
             self._stale.discard(task_id)
-            del self._readings[task_id]
+            del self._readings[task_id], self._newest[task_id]

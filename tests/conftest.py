@@ -29,8 +29,7 @@ NOT_TRACED = (
     "tests/fuzz/", "tests/security/", "tests/faults/", "tests/contract/test_hostile.py",
     "tests/edge/test_preconditions.py", "tests/edge/test_conditional.py",
     "tests/edge/test_pages.py", "tests/api/test_private_events.py",
-    "tests/realtime/test_private_events.py", "tests/realtime/test_replay.py", "tests/docs/",
-    "tests/demo/", "tests/cluster/",
+    "tests/realtime/test_private_events.py", "tests/realtime/test_replay.py",
 )  # fmt: skip
 """Whose many requests go where others have been: to trace them makes them half as slow again."""
 

@@ -349,7 +349,8 @@ async def test_server_command_and_client_speak_tls(
     """The command line knows the server by its own certificate, the client by AGENTZERO_CA_FILE."""
     server, url, pair = running
     assert url.startswith("https://127.0.0.1:")
-    assert "server.redirects" in server.log_path.read_text()
+    said = server.log_path.read_text
+    wait_until(lambda: "server.redirects" in said(), "it says where it redirects from")
     _list_users(server)
     key = server.data.find_operator_key()
     monkeypatch.setenv("AGENTZERO_CA_FILE", str(pair.certificate))
