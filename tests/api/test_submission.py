@@ -312,6 +312,8 @@ async def test_who_waits_holds_no_slot_and_costs_one_read(
 
     async def counted(wanted: str) -> Any:
         reads.append(wanted)
+        # The event of the commit comes meanwhile, and is no news.
+        await asyncio.sleep(0.5)
         return await get(wanted)
 
     monkeypatch.setattr(tasks, "get", counted)
