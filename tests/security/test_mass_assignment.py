@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 WITH_BODY: Final = [
     pytest.param(one, id=one.operation_id) for one in CONTRACT.operations.values() if one.body
 ]
-SHARES: Final = 10
+SHARES: Final = 20
 INTERNAL: Final = frozenset(
     {"_id", "$set", "$where", "__proto__", "constructor", "password_hash", "key_hash", "is_admin"}
     | {"owner_id", "event", "lease", "revoked_at", "permissions", "admin", "tenant", "user.role"}
@@ -47,7 +47,7 @@ def assignments(operation: Operation, names: AbstractSet[str]) -> Iterator[dict[
 
 
 def share_of(operation: Operation) -> frozenset[str]:
-    """Those that nobody declares, and one in ten of the others: other ones for each operation."""
+    """Those that nobody declares, and one in twenty of the others: other ones for each operation."""
     first = [one.id for one in WITH_BODY].index(operation.operation_id) % SHARES
     return INTERNAL | frozenset(sorted(declared_names())[first::SHARES])
 
