@@ -140,7 +140,8 @@ class Hive:
         """When each of the tasks of that name ended, once all of them have completed."""
 
         async def none_left() -> bool:
-            for status in ("running", "queued"):
+            # In the order in which tasks go: none gets past both looks.
+            for status in ("queued", "running"):
                 async for _ in client.tasks.list(name=name, status=status, limit=1):
                     return False
             return True
