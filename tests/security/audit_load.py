@@ -28,6 +28,7 @@ class Sent:
 
     request_id: str
     mutates: bool
+    sent_at: float
     status: int | None = None
     answered_at: float = 0.0
 
@@ -90,7 +91,8 @@ class Load:
             method, path, options = self._choose(chance, tasks)
             # PUT of the tasks is no operation: it changes nothing, and is recorded as a read is.
             mutates = method not in {"GET", "PUT"}
-            one = Sent(f"load-{uuid.UUID(int=chance.getrandbits(128)).hex}", mutates)
+            name = f"load-{uuid.UUID(int=chance.getrandbits(128)).hex}"
+            one = Sent(name, mutates, time.monotonic())
             self.sent.append(one)
             headers = {"X-Request-Id": one.request_id, **options.pop("headers", self.operator())}
             try:

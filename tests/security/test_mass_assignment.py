@@ -47,7 +47,7 @@ def assignments(operation: Operation, names: AbstractSet[str]) -> Iterator[dict[
 
 
 def share_of(operation: Operation) -> frozenset[str]:
-    """Those that nobody declares, and one in twenty of the others: other ones for each operation."""
+    """Those that nobody declares, and one in 20 of the others: other ones for each operation."""
     first = [one.id for one in WITH_BODY].index(operation.operation_id) % SHARES
     return INTERNAL | frozenset(sorted(declared_names())[first::SHARES])
 
