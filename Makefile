@@ -52,11 +52,7 @@ lint-alone:
 	$(BIN)/bandit --quiet --recursive server hive handlers storage clients
 
 .PHONY: test
-test: setup ## Every check of a change: lint, tests, coverage.
-	@$(MAKE) --no-print-directory --jobs=2 lint test-alone
-
-.PHONY: test-alone
-test-alone:
+test: lint ## Every check of a change: lint, tests, coverage.
 	coverage=$$(mktemp -d); trap 'rm -rf "$$coverage"' EXIT; \
 	COVERAGE_FILE=$$coverage/data $(PYTEST) \
 	    --cov --cov-branch --cov-report=term --cov-fail-under=90
