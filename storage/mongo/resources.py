@@ -190,18 +190,26 @@ class Resources(Generic[R]):
         return (await self._load({"_id": resource_id, **self._alive}))[0]
 
     async def change(
+        self, query: Mapping[str, Any], decide: Callable[[R], Change | None], actor: Actor
+    ) -> R:
+        """Load, decide, save under the version that was loaded; again when another was faster.
+
+        `query` names one resource by `_id`.
+        """
+        changed = await self.change_if(query, decide, actor, only_if=None)
+        if changed is None:
+            raise AssertionError("an unconditional change gave nothing")
+        return changed
+
+    async def change_if(
         self,
         query: Mapping[str, Any],
         decide: Callable[[R], Change | None],
         actor: Actor,
         *,
-        only_if: Mapping[str, Any] | None = None,
+        only_if: Mapping[str, Any] | None,
     ) -> R | None:
-        """Load, decide, save under the version that was loaded; again when another was faster.
-
-        `query` names one resource by `_id`. None when `only_if`, looked at within the update, does
-        not hold.
-        """
+        """As `change`. None when `only_if`, looked at within the update, does not hold."""
         try:
             return await self._change_once(query, decide, actor, only_if)
         except WriteConflict:
@@ -232,12 +240,9 @@ class Resources(Generic[R]):
             return change
 
         try:
-            changed = await self.change({"_id": resource_id}, remember, actor)
+            return await self.change({"_id": resource_id}, remember, actor)
         except DuplicateKeyError as error:
             raise taken(decided[0]) from error
-        if changed is None:
-            raise AssertionError("an unconditional change gave nothing")
-        return changed
 
     async def page(
         self,
@@ -261,7 +266,7 @@ class Resources(Generic[R]):
         actor: Actor,
         only_if: Mapping[str, Any] | None,
     ) -> R | None:
-        """As `change`. Raises WriteConflict when another was faster."""
+        """As `change_if`. Raises WriteConflict when another was faster."""
         resource, version = await self._load({**query, **self._alive})
         change = decide(resource)
         if change is None:

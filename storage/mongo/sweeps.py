@@ -156,7 +156,7 @@ class MongoSweeps:
 
     @guarded
     async def expire(self, task_id: str, decide: DecideTask, actor: Actor) -> Task | None:
-        return await self._resources.change({"_id": task_id}, decide, actor, only_if=_OVER)
+        return await self._resources.change_if({"_id": task_id}, decide, actor, only_if=_OVER)
 
     @guarded
     async def announce_logs(self, actor: Actor, *, limit: int) -> int:

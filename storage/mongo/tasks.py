@@ -189,7 +189,7 @@ class MongoTasks:
     @guarded
     async def change(self, task_id: str, decide: DecideTask, actor: Actor) -> Task:
         try:
-            return _made(await self.resources.change({"_id": task_id}, decide, actor))
+            return await self.resources.change({"_id": task_id}, decide, actor)
         except DuplicateKeyError as error:
             raise await why_not_open(self.collection, task_id) from error
 
@@ -201,7 +201,7 @@ class MongoTasks:
         if changed is not None:
             return changed
         query = await self.find_leased(proof, agent_id)
-        return _made(await self.resources.change(query, decide, actor))
+        return await self.resources.change(query, decide, actor)
 
     async def keep_late_result(
         self, proof: LeaseProof, report: LateReport, actor: Actor, *, agent_id: str | None
@@ -276,9 +276,3 @@ def current(proof: LeaseProof, agent_id: str | None) -> Document:
         "lease.fence": {"$eq": proof.fence},
     }
     return query if agent_id is None else {**query, "lease.agent_id": agent_id}
-
-
-def _made(task: Task | None) -> Task:
-    if task is None:
-        raise AssertionError("an unconditional change gave nothing")
-    return task
