@@ -76,7 +76,7 @@ class Load:
         return self._drained.is_set() or self._error is not None
 
     def drain(self) -> None:
-        """Submit no more; agents go on until `finish`."""
+        """Submit no more; agents and who reads go on until `finish`."""
         self._stopping.set()
 
     def abandon(self) -> None:
@@ -119,10 +119,11 @@ class Load:
                 operator.submit(chances.pop(), f"s{number}")
                 for number in range(self._shape.submitters)
             ]
-            sources += [operator.cancel(chances.pop()), operator.read(chances.pop())]
+            sources.append(operator.cancel(chances.pop()))
+            reader = operator.read(chances.pop())
             workers = [] if self._shape.apart else self.agents
             working = [asyncio.create_task(worker.work(chances.pop())) for worker in workers]
-            working.append(asyncio.create_task(operator.watch()))
+            working += [asyncio.create_task(each) for each in (operator.watch(), reader)]
             asking = [asyncio.create_task(source) for source in sources]
             try:
                 await _until_set(self._stopping, [*working, *asking])

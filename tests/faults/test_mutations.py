@@ -45,7 +45,7 @@ def test_mutation_is_caught(mutation: str, tmp_path: Path) -> None:
     server.program = ("-m", "tests.faults.mutated_server", mutation)
     try:
         if mutation == "stale-read":
-            verdict = run(server, _nothing, seed=7, shape=replace(SHAPE, tasks=400))
+            verdict = run(server, _nothing, seed=7, shape=UNTIL_SEEN)
         elif mutation == "acknowledged-in-memory":
             verdict = run(server, kills(server, 1), seed=7, shape=UNTIL_SEEN)
         else:
