@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import tornado.web
@@ -16,6 +17,7 @@ from tests.client.fake_rest import Rest, bearer
 
 REFUSED = 1008
 TAKEN_OVER = 4010
+LINK_CLOSED = "the link closed"
 VERBS = {
     "accept": "renew",
     "reject": "release",
@@ -147,7 +149,21 @@ class AgentSocket(Socket):
 
     def assign(self, lease: dict[str, Any]) -> None:
         self.held.add(lease["lease_id"])
-        self.tell({"type": "assign", "lease": lease})
+        frame = {"type": "assign", "lease": lease}
+        self.hive.check_frame(frame)
+        asyncio.ensure_future(self.hand_over(frame))  # noqa: RUF006  # It ends with the socket.
+
+    async def hand_over(self, frame: dict[str, Any]) -> None:
+        """Assign; a lease whose link has closed meanwhile goes back."""
+        try:
+            written = self.write_message(json.dumps(frame))
+        except tornado.websocket.WebSocketClosedError:
+            lease = frame["lease"]
+            body = {"fence": lease["fence"], "reason": LINK_CLOSED}
+            self.hive.report(lease["lease_id"], "release", body)
+            return
+        with suppress(tornado.websocket.WebSocketClosedError):
+            await written
 
     def drop(self, lease_id: str, *, tell: bool = False) -> None:
         if lease_id in self.held:
