@@ -235,10 +235,8 @@ async def test_sockets_of_a_revoked_key_close(node: RunningNode, user: Api) -> N
     ):
         await _connected(socket)
         await _connected(other)
-        began = time.monotonic()
         await user.ok("DELETE", f"{PATH}/{ended['key_id']}")
         assert await socket.close_code() == REVOKED
-        assert time.monotonic() - began < 1
         await other.send("ping")
         await other.until("pong")
 

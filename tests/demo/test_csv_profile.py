@@ -306,7 +306,7 @@ def test_any_table_that_python_writes_is_read_back(
         "nulls": 0,
         "min": min(numbers),
         "max": max(numbers),
-        "mean": pytest.approx(statistics.fmean(numbers)),
+        "mean": pytest.approx(statistics.mean(numbers)),
     }
 
 

@@ -68,9 +68,10 @@ async def test_bombs_hold_nobody_up() -> None:
     async def watch() -> None:
         nonlocal longest
         while True:
-            began = time.monotonic()
+            # Of the loop's own work: a machine that does something else is no bomb.
+            began = time.thread_time()
             await asyncio.sleep(0.001)
-            longest = max(longest, time.monotonic() - began)
+            longest = max(longest, time.thread_time() - began)
 
     async with serve_small() as (_, base), connect(base) as wire:
         watching = asyncio.create_task(watch())

@@ -102,10 +102,10 @@ def test_the_coding_is_what_the_client_likes_best(field: str, coding: str | None
 
 def test_no_field_makes_reading_slow() -> None:
     """16 KiB of anything are read in a moment."""
-    began = time.perf_counter()
+    began = time.thread_time()
     for field in ("a" * 16_000, "a;" * 8_000, " " * 16_000, "gzip;q=" * 2_000, "," * 16_000):
         choose_coding(field)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @pytest.mark.parametrize("coding", CODINGS)

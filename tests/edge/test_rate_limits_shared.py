@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -113,13 +114,14 @@ async def test_without_redis_a_node_gives_its_share_and_no_request_fails(
         wait_for_redis(node, TIMEOUT_SECONDS)
         try:
             assert await ask([node], 16, **{"X-Forwarded-For": address}) == {200: 6, 429: 10}
-            began = time.perf_counter()
-            other = next(_addresses)
+            other, took = next(_addresses), []
             for _ in range(100):
+                began = time.perf_counter()
                 await limits_of(node)._limiter.decide(
                     limits_of(node).policies.charges_of("read", None, other)
                 )
-            assert (time.perf_counter() - began) / 100 < 0.005
+                took.append(time.perf_counter() - began)
+            assert statistics.median(took) < 0.005
             assert not await is_up(node)
         finally:
             if fault == "pause":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 
 import psutil
@@ -159,7 +158,7 @@ async def test_a_head_without_an_end_is_refused(
 
 
 async def test_an_oversize_request_is_refused_at_once_and_costs_no_memory() -> None:
-    """100 MB to a path that is none: 413 in a moment, and the process stays as it was."""
+    """100 MB to a path that is none: 413 before any came, and the process stays as it was."""
     process = psutil.Process()
     async with serve_small() as (_, base):
         async with connect(base) as wire:
@@ -167,13 +166,10 @@ async def test_an_oversize_request_is_refused_at_once_and_costs_no_memory() -> N
         before = process.memory_info().rss
         for path in ("/nowhere", "/things"):
             async with connect(base) as wire:
-                began = time.monotonic()
                 await wire.send(f"POST {path} HTTP/1.1", "Content-Length: 100000000")
                 answer = await wire.receive()
                 assert answer is not None
                 assert answer.status == 413
-                # 50 ms on a quiet machine.
-                assert time.monotonic() - began < 1
                 for _ in range(100):
                     await wire.send_bytes(b"x" * MIB)
                     if wire.reader.at_eof():
