@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
+import sys
 import types
 import uuid
 from collections import Counter
@@ -94,17 +96,19 @@ def _forgotten_connects() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _authorities_once() -> Iterator[None]:
+def _light_clients() -> Iterator[None]:
     """Each client of httpx reads the world's authorities, for 40 ms; few of ours meet TLS."""
     make = ssl.create_default_context
-    usual = {"cafile": certifi.where()}
-    kept = make(cafile=certifi.where())
+    authorities = os.environ.get("SSL_CERT_FILE") or certifi.where()
+    usual, kept = {"cafile": authorities}, make(cafile=authorities)
 
     def make_once(*given: Any, **options: Any) -> ssl.SSLContext:
         return kept if not given and options == usual else make(*given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", make_once)
+        # It is looked for in vain with each request, several times.
+        patch.setitem(sys.modules, "sniffio", None)
         yield
 
 
