@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
 from typing import Any
 
 import tornado.web
@@ -76,11 +75,13 @@ class Socket(tornado.websocket.WebSocketHandler):
         if self.ws_connection is not None and not self.ws_connection.is_closing():
             asyncio.ensure_future(self.send(frame))  # noqa: RUF006  # It ends with the socket.
 
-    async def send(self, frame: dict[str, Any]) -> None:
+    async def send(self, frame: dict[str, Any]) -> bool:
+        """Whether the socket was still open."""
         try:
             await self.write_message(json.dumps(frame))
         except tornado.websocket.WebSocketClosedError:
-            return
+            return False
+        return True
 
     def abort(self) -> None:
         if isinstance(self.ws_connection, tornado.websocket.WebSocketProtocol13):
@@ -149,21 +150,15 @@ class AgentSocket(Socket):
 
     def assign(self, lease: dict[str, Any]) -> None:
         self.held.add(lease["lease_id"])
+        asyncio.ensure_future(self.hand_over(lease))  # noqa: RUF006  # It ends with the socket.
+
+    async def hand_over(self, lease: dict[str, Any]) -> None:
+        """Send the lease; when the socket has closed meanwhile it goes back."""
         frame = {"type": "assign", "lease": lease}
         self.hive.check_frame(frame)
-        asyncio.ensure_future(self.hand_over(frame))  # noqa: RUF006  # It ends with the socket.
-
-    async def hand_over(self, frame: dict[str, Any]) -> None:
-        """Assign; a lease whose link has closed meanwhile goes back."""
-        try:
-            written = self.write_message(json.dumps(frame))
-        except tornado.websocket.WebSocketClosedError:
-            lease = frame["lease"]
+        if not await self.send(frame):
             body = {"fence": lease["fence"], "reason": LINK_CLOSED}
             self.hive.report(lease["lease_id"], "release", body)
-            return
-        with suppress(tornado.websocket.WebSocketClosedError):
-            await written
 
     def drop(self, lease_id: str, *, tell: bool = False) -> None:
         if lease_id in self.held:

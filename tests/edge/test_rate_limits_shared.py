@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -121,7 +120,8 @@ async def test_without_redis_a_node_gives_its_share_and_no_request_fails(
                     limits_of(node).policies.charges_of("read", None, other)
                 )
                 took.append(time.perf_counter() - began)
-            assert statistics.median(took) < 0.005
+            # A machine that stands still once does not count.
+            assert sorted(took)[94] < 0.005
             assert not await is_up(node)
         finally:
             if fault == "pause":
